@@ -1,0 +1,267 @@
+"""Settings: `agent.toml` and the environment, read once, checked whole, frozen (interface.md §3).
+
+Every key can be set by the environment as EDGE_AGENT__SECTION__KEY; lists and tables there are JSON.
+Secrets are never in here: keys that end in `_file` name where they lie.
+"""
+
+import json
+import os
+import platform
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from agent.core.errors import RefusedError
+from agent.core.manifest import Name, Seconds, first_complaint
+from agent.core.names import is_id
+
+ENV_PREFIX = "EDGE_AGENT__"
+FORMATS = ("json", "ndjson", "csv", "float32", "cbor", "msgpack", "sparkplug")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def _device_id() -> str:
+    name = os.environ.get("IOTEDGE_DEVICEID") or platform.node().split(".")[0] or "device"
+    return re.sub(r"[^A-Za-z0-9._-]", "-", name)[:64]
+
+
+class Device(_Section):
+    id: Name = Field(default_factory=_device_id)
+    groups: tuple[Name, ...] = ()
+
+
+class Mqtt(_Section):
+    url: str = "mqtt://127.0.0.1:1883"
+    root: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$")] = "edge"
+    username: str = ""
+    password_file: str = ""
+    ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
+    version: Literal[4, 5] = 5
+    keepalive_s: Annotated[int, Field(ge=5, le=3600)] = 30
+    reconnect_s_max: Annotated[float, Field(ge=1, le=3600)] = 120.0
+    packet_bytes_max: Annotated[int, Field(ge=4096, le=256 * 2**20)] = 1024 * 1024
+    inflight_max: Annotated[int, Field(ge=1, le=65535)] = 2000
+    embedded_bind: str = "127.0.0.1:1883"  # where the embedded broker listens
+
+    @field_validator("url")
+    @classmethod
+    def _url(cls, url: str) -> str:
+        if url == "embedded":
+            return url
+        parts = urlsplit(url)
+        if parts.scheme not in ("mqtt", "mqtts", "ws", "wss") or not parts.hostname:
+            msg = f"{url!r} is no broker; write mqtt://host:1883, mqtts://, ws://, wss:// or embedded"
+            raise ValueError(msg)
+        if parts.password:
+            msg = "a password does not belong in the URL; put it in a file and name it in password_file"
+            raise ValueError(msg)
+        return url
+
+    @model_validator(mode="after")
+    def _pairs(self) -> Self:
+        if bool(self.cert_file) != bool(self.key_file):
+            msg = "cert_file and key_file go together"
+            raise ValueError(msg)
+        return self
+
+
+class StoreSection(_Section):
+    dir: str = "/var/lib/edge-agent"
+    outbox_mb: Annotated[float, Field(ge=1, le=1_048_576)] = 64
+    models_mb: Annotated[float, Field(ge=1, le=1_048_576)] = 2048
+
+
+class Repository(_Section):
+    url: str = "mqtt:"
+    root_file: str = ""
+
+    @field_validator("url")
+    @classmethod
+    def _url(cls, url: str) -> str:
+        if not re.match(r"^(mqtt:$|https?://|file:/)", url):
+            msg = f"{url!r} is no repository; write mqtt:, https://… or file:///…"
+            raise ValueError(msg)
+        if url.startswith("http://") and urlsplit(url).hostname not in ("127.0.0.1", "localhost", "::1"):
+            msg = "a repository on another machine is read over https://, not http://"
+            raise ValueError(msg)
+        return url
+
+
+class Http(_Section):
+    bind: str = "127.0.0.1:8080"
+    token_file: str = ""
+    hosts: tuple[str, ...] = ()  # further names this endpoint may be called by
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port."""
+        host, _, port = self.bind.rpartition(":")
+        return host.strip("[]"), int(port)
+
+    @property
+    def is_loopback(self) -> bool:
+        return self.address[0] in ("127.0.0.1", "::1", "localhost")
+
+    @field_validator("bind")
+    @classmethod
+    def _bind(cls, bind: str) -> str:
+        if not re.match(r"^(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}$", bind):
+            msg = f"{bind!r} is no address; write host:port, such as 127.0.0.1:8080"
+            raise ValueError(msg)
+        return bind
+
+
+class Report(_Section):
+    interval: Seconds = 60.0
+    receipt: Seconds = 2.0  # of latency after a swap, before its receipt goes out
+
+
+class Engine(_Section):
+    isolation: Literal["process", "inline"] = "process"
+    start_s_max: Annotated[float, Field(gt=0)] = 30.0  # of an empty worker
+    load_s_max: Annotated[float, Field(gt=0)] = 600.0
+    run_s_max: Annotated[float, Field(gt=0)] = 10.0  # a run longer than this is a hang
+    deaths_max: Annotated[int, Field(ge=1, le=100)] = 3  # of one version's worker within deaths_s
+    deaths_s: Annotated[float, Field(gt=0)] = 300.0
+
+
+class BatchLimits(_Section):
+    rows_max: Annotated[int, Field(ge=1, le=1_000_000)] = 1024
+    wait_ms: Annotated[float, Field(ge=0, le=60_000)] = 0.0
+
+
+class Stream(_Section):
+    name: Name
+    source: Literal["mqtt", "file", "http"] = "mqtt"
+    topic: str = ""
+    path: str = ""  # of the file to tail
+    key: str = ""  # "{3}": level of the topic (from 0), or the name of a field; empty: one sensor
+    format: Literal["json", "ndjson", "csv", "float32", "cbor", "msgpack", "sparkplug"] = "json"
+    time: str = ""
+    fields: dict[str, str] = {}
+    columns: tuple[str, ...] = ()  # csv without a header, and float32: what the columns are called
+    units: dict[str, str] = {}
+    qos: Literal[0, 1] = 1
+    late: Seconds = 0.0
+    time_s_max_ahead: Annotated[float, Field(gt=0)] = 86400.0  # an event further ahead is absurd
+    payload_bytes_max: Annotated[int, Field(ge=16, le=64 * 2**20)] = 1024 * 1024
+    keys_max: Annotated[int, Field(ge=1, le=10_000_000)] = 100_000
+    batch: BatchLimits = BatchLimits()
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.source == "mqtt" and not self.topic:
+            msg = f"stream {self.name} comes from MQTT and needs a topic"
+            raise ValueError(msg)
+        if self.source == "file" and not self.path:
+            msg = f"stream {self.name} comes from a file and needs a path"
+            raise ValueError(msg)
+        if self.topic and not _is_filter(self.topic):
+            msg = f"{self.topic!r} is no topic filter: + and # stand alone in a level, # comes last"
+            raise ValueError(msg)
+        if self.key.startswith("{") and self.source != "mqtt":
+            msg = f"stream {self.name} has no topic to take its key {self.key} from; name a field"
+            raise ValueError(msg)
+        if self.format == "float32" and not (self.columns or self.fields):
+            msg = f"stream {self.name} is raw float32 and needs columns, the names of its values"
+            raise ValueError(msg)
+        return self
+
+
+def _is_filter(topic: str) -> bool:
+    levels = topic.split("/")
+    ok = all(("+" not in x and "#" not in x) or x in ("+", "#") for x in levels)
+    return ok and "#" not in levels[:-1] and "\0" not in topic and len(topic.encode()) < 65536
+
+
+class FactoryModel(_Section):
+    name: Name
+    stream: str
+    path: str
+
+
+class Config(_Section):
+    """Everything that may be set, whole."""
+
+    device: Device = Field(default_factory=Device)
+    mqtt: Mqtt = Mqtt()
+    store: StoreSection = StoreSection()
+    repository: Repository = Repository()
+    http: Http = Http()
+    report: Report = Report()
+    engine: Engine = Engine()
+    stream: tuple[Stream, ...] = ()
+    model: tuple[FactoryModel, ...] = ()
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        names = [s.name for s in self.stream]
+        for name in names:
+            if names.count(name) > 1:
+                msg = f"the stream {name} is there twice"
+                raise ValueError(msg)
+        for model in self.model:
+            if model.stream not in names:
+                msg = f"model {model.name} wants the stream {model.stream!r}, which is not there"
+                raise ValueError(msg)
+        if not self.http.is_loopback and not self.http.token_file:
+            msg = f"http.bind {self.http.bind} is open to others and needs http.token_file"
+            raise ValueError(msg)
+        return self
+
+
+def load(path: Path | None, environ: Mapping[str, str]) -> Config:
+    """The settings in the file at `path` (None: none), overlaid by the environment.
+
+    Raises:
+        RefusedError: they cannot be taken; the text names the key.
+    """
+    document: dict[str, Any] = {}
+    if path is not None:
+        try:
+            document = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise RefusedError(f"cannot read {path}: {error.strerror or error}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise RefusedError(f"{path} is not TOML: {error}") from error
+    for name, value in environ.items():
+        if name.startswith(ENV_PREFIX):
+            _overlay(document, name.removeprefix(ENV_PREFIX).lower().split("__"), value)
+    try:
+        return Config.model_validate(document)
+    except ValidationError as error:
+        raise RefusedError(f"{path or 'environment'}: {first_complaint(error)}") from error
+
+
+def _overlay(document: dict[str, Any], where: list[str], value: str) -> None:
+    for part in where[:-1]:
+        inner = document.setdefault(part, {})
+        if not isinstance(inner, dict):
+            return
+        document = inner
+    document[where[-1]] = _value(value)
+
+
+def _value(text: str) -> Any:
+    """Lists and tables are JSON; everything else is taken as text and converted by its field."""
+    if text[:1] in ("[", "{"):
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError:
+            return text
+    return text
+
+
+def is_device(text: str) -> bool:
+    """Whether `text` can be a device's id."""
+    return is_id(text)

@@ -1,0 +1,30 @@
+"""Ways to fail, by who is to blame.  Anything else that is raised is a bug and ends the process.
+
+    UnavailableError    weather: the world said no; worth retrying, nobody is to blame
+    MisfitError         these bytes do not fit this device (memory, provider, opset): not retried
+                        until the wish or the device changes, not quarantined
+    UnfitError          verdict: these bytes are bad; never worth retrying, their digest is quarantined
+    RefusedError        a wish, a document or a payload that cannot be taken; nothing changes
+
+The text of each is one sentence for a person: what happened, and what to do if something can be done.
+"""
+
+
+class UnavailableError(Exception):
+    """Weather: the world said no.  Worth retrying; nobody is to blame."""
+
+
+class MisfitError(Exception):
+    """These bytes do not fit this device.  Another device might run them; this one will not."""
+
+
+class UnfitError(Exception):
+    """Verdict: these bytes are bad.  Never worth retrying."""
+
+
+class RefusedError(Exception):
+    """What was asked cannot be taken.  `code` follows HTTP (400 malformed, 404 unknown, 409 …)."""
+
+    def __init__(self, why: str, code: int = 400) -> None:
+        super().__init__(why)
+        self.code = code

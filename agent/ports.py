@@ -1,0 +1,406 @@
+"""What the agent needs of the world.  `runtime` asks through these; `adapters` answer.
+
+Adapters translate whatever their library raises into the errors of `core.errors` and let nothing
+else out.  Each port has one contract suite in tests/contract, run over every implementation.
+"""
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.core.errors import UnavailableError
+from agent.core.manifest import Manifest
+from agent.core.names import ModelRef
+from agent.core.packages import FileEntry, Package
+from agent.core.rollout import Rollout
+
+Array = NDArray[Any]
+
+
+class Clock(Protocol):
+    """Times.  Monotonic for scheduling, wall for what people and documents read."""
+
+    def monotonic(self) -> float: ...
+    def wall(self) -> float:
+        """Seconds since 1970-01-01 UTC, as this device believes."""
+        ...
+
+
+# ---- sensors: how readings come in ---------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Burst:
+    """What one read of a source gave for one stream: payloads still encoded, in order.
+
+    `topics` has one entry per payload (None for sources without topics).  `token` is handed back to
+    `Source.accept` once every reading in the burst is durably accounted for.  `mark` is where the
+    source stands after this burst; it is stored in the same transaction as the scores and given
+    back to `Source.resume` at the next start, so that a restart neither repeats nor skips.
+    """
+
+    stream: str
+    payloads: Sequence[bytes]
+    arrived: float  # monotonic
+    topics: Sequence[bytes] | None = None
+    token: object = None
+    mark: bytes | None = None
+
+
+class Source(Protocol):
+    """Readings, pulled by the lane's thread and by no other; no call here waits.
+
+    The lane selects on `fileno()` together with its workers, so that one thread reads, scores and
+    writes with no queue between.
+    """
+
+    name: str
+
+    def fileno(self) -> int | None:
+        """What to select on for reading; None while there is nothing to select on (not connected)."""
+        ...
+
+    def wants_write(self) -> bool:
+        """Whether bytes wait to go out on `fileno()`."""
+        ...
+
+    def read(self, readings_max: int) -> Sequence[Burst]:
+        """All that has come, up to about `readings_max` payloads; empty if nothing has."""
+        ...
+
+    def accept(self, tokens: Sequence[object]) -> None:
+        """These bursts are durably accounted for: acknowledge them."""
+        ...
+
+    def resume(self, mark: bytes) -> None:
+        """Before the first read: what was durably accounted for when this stream last stopped."""
+        ...
+
+    def tick(self, now: float) -> float:
+        """Housekeeping (keep-alive, reconnect); returns the monotonic time of the next one."""
+        ...
+
+    def trouble(self) -> str:
+        """Why no readings can come just now, in a sentence; empty if they can."""
+        ...
+
+    def close(self) -> None: ...
+
+
+# ---- engine: what scores -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """A tensor of a model: numpy dtype name, and shape where None or a name means any size."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of one job.  `outputs` are copies, in the order of `Session.outputs`; on failure
+    they are empty and `error` says why (the job failed, the session lives on)."""
+
+    job: int
+    outputs: Sequence[Array]
+    run_ms: float
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenResult:
+    """How well the golden outputs were reproduced: `ok`, worst excess, and a sentence if not ok."""
+
+    ok: bool
+    samples: int
+    why: str = ""
+    worst: float = 0.0  # largest |got - want| - (atol + rtol·|want|); ≤ 0 is within tolerance
+    run_ms: Sequence[float] = field(default_factory=tuple)
+
+
+class WorkerLostError(UnavailableError):
+    """The process that held the session is gone (crash, kill, hang); `revive` brings it back."""
+
+
+class Session(Protocol):
+    """A loaded version.  One caller at a time; one run at a time; jobs are answered in order.
+
+    `submit` and `collect` belong to the lane's thread and never wait; everything else belongs to
+    control threads and may.  After WorkerLostError the jobs not yet collected are gone from the
+    session's side: the caller submits them again after `revive`.
+    """
+
+    ref: ModelRef
+    provider: str  # what really runs the graph
+    wanted: str  # the first wish; differs from provider when something better was not to be had
+    inputs: Sequence[TensorSpec]
+    outputs: Sequence[TensorSpec]
+    jobs_max: int  # how many may be out at once
+    load_ms: float
+
+    def fileno(self) -> int:
+        """Readable when answers wait, or when the worker is gone."""
+        ...
+
+    def submit(self, job: int, inputs: Sequence[Array]) -> None:
+        """Start a run; inputs in the order of `inputs`, copied before return.
+
+        Raises:
+            WorkerLostError: the worker is gone.
+        """
+        ...
+
+    def collect(self) -> Sequence[Answer]:
+        """Answers that have come; empty if none has.
+
+        Raises:
+            WorkerLostError: the worker is gone; no answer is lost that had come before.
+        """
+        ...
+
+    def golden(self) -> GoldenResult:
+        """Run the golden samples and compare; before the session serves, or between batches."""
+        ...
+
+    def serve(self) -> None:
+        """From now on at normal priority: it is about to answer for the live stream."""
+        ...
+
+    def revive(self) -> None:
+        """A fresh worker with the same version loaded, ready to serve.
+
+        Raises:
+            UnavailableError: it could not be started now.
+            UnfitError: the version does not load any more.
+        """
+        ...
+
+    def kill(self) -> None:
+        """End the worker at once (it hangs); the next collect raises WorkerLostError."""
+        ...
+
+    def close(self) -> None:
+        """Give back all it holds.  Idempotent."""
+        ...
+
+    def pid(self) -> int | None: ...
+    def rss_bytes(self) -> int: ...
+
+
+class Engine(Protocol):
+    """Loads versions.  `load` may take minutes and is never called on the lane's thread."""
+
+    def load(
+        self, ref: ModelRef, folder: Path, manifest: Manifest, *, background: bool
+    ) -> Session:
+        """A session on the first provider of `manifest.runtime.providers` that works.
+
+        `background`: load at the lowest scheduling class until `serve`.
+
+        Raises:
+            UnfitError: the bytes are bad (does not parse, unknown op, wrong tensor names, crashes).
+            MisfitError: they do not fit this device (opset too new, provider, memory).
+            UnavailableError: no worker could be started.
+        """
+        ...
+
+    def providers(self) -> Sequence[str]: ...
+    def jail(self) -> str:
+        """The layers that hold a worker in, as `landlock+rlimits`, or `none`."""
+        ...
+
+    def version(self) -> str: ...
+
+
+# ---- store and fetchers: how packages come in ------------------------------------------------------
+
+
+class Partial(Protocol):
+    """A file that is being fetched.  Survives restarts; is not trusted until adopted."""
+
+    size: int
+
+    def holes(self) -> Sequence[tuple[int, int]]:
+        """Byte ranges (start, end) still wanted, ascending; empty when all is there."""
+        ...
+
+    def write(self, offset: int, chunk: bytes) -> None: ...
+    def close(self) -> None: ...
+
+
+class Store(Protocol):
+    """Content-addressed packages on the local disk; a version is there whole or not at all."""
+
+    def path_of(self, ref: ModelRef) -> Path | None:
+        """The read-only folder of a complete, verified version; None if it is not there."""
+        ...
+
+    def partial(self, package: Package, file: FileEntry) -> Partial: ...
+
+    def adopt(self, package: Package) -> Path:
+        """Check every file's size and SHA-256 and make the version appear, durably, at once.
+
+        Raises:
+            UnfitError: a digest is wrong (the bad file is dropped, so a new fetch starts clean).
+            UnavailableError: a file is missing or incomplete, or the disk said no.
+        """
+        ...
+
+    def adopt_folder(self, folder: Path) -> Package:
+        """Copy a package from a local folder (factory model) into the store, as release 0."""
+        ...
+
+    def discard(self, ref: ModelRef) -> None: ...
+    def collect(self, keep: Sequence[ModelRef]) -> int:
+        """Drop every version and partial not in `keep`; returns the bytes given back."""
+        ...
+
+
+class Fetcher(Protocol):
+    """Where metadata and files come from.  Trusts nothing, decides nothing."""
+
+    async def metadata(self) -> Mapping[str, bytes]:
+        """The repository's metadata files by name.  Raises UnavailableError."""
+        ...
+
+    async def fetch(
+        self, file: FileEntry, into: Partial, progress: Callable[[int], None]
+    ) -> None:
+        """Fill the holes of `into`; `progress` is told of bytes as they come.
+
+        Raises:
+            UnavailableError: it broke off; what came stays, the next call goes on from there.
+        """
+        ...
+
+
+# ---- memory across restarts ------------------------------------------------------------------------
+
+
+class Journal(Protocol):
+    """Control state.  Durable before `save…` returns; `load…` gives the last state saved whole."""
+
+    def load(self, model: str) -> Rollout: ...
+    def save(self, model: str, rollout: Rollout) -> None: ...
+    def models(self) -> Sequence[str]: ...
+    def load_document(self, name: str) -> bytes | None: ...
+    def save_document(self, name: str, body: bytes) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One message waiting to go out: a batch of score rows, or an event."""
+
+    topic: str
+    payload: bytes
+    rows: int = 0
+    priority: int = 1  # lower goes first; 0 is for events
+
+
+@dataclass(slots=True)
+class Entry:
+    """What one step of the lane adds, all of it or nothing: records, accounts, marks.
+
+    accounts  (stream, model) -> the whole account as JSON bytes, replacing the last
+    marks     source mark by stream, see `Burst.mark`
+    """
+
+    records: Sequence[Record] = ()
+    accounts: Mapping[tuple[str, str], bytes] = field(default_factory=dict)
+    marks: Mapping[str, bytes] = field(default_factory=dict)
+
+
+class Outbox(Protocol):
+    """Store and forward.  An entry is accepted when it is durable; until then it is nobody's."""
+
+    def add(self, entry: Entry) -> int:
+        """Queue `entry` for the next commit; returns its ticket (rising).  Never waits for disk."""
+        ...
+
+    def committed(self) -> int:
+        """The highest ticket that is durable."""
+        ...
+
+    def fileno(self) -> int:
+        """Readable after a commit; `committed()` makes it quiet again."""
+        ...
+
+    def accounts(self) -> Mapping[tuple[str, str], bytes]: ...
+    def marks(self) -> Mapping[str, bytes]: ...
+    def epoch(self) -> int:
+        """Rises only if the store was lost."""
+        ...
+
+    async def wait(self) -> None:
+        """Until there may be something to send."""
+        ...
+
+    def batch(self, after: int, records_max: int) -> Sequence[tuple[int, Record]]:
+        """Up to `records_max` durable records in order, with their ids, skipping ids ≤ `after`."""
+        ...
+
+    def accept(self, ids: Sequence[int]) -> None:
+        """The far side has these: forget them."""
+        ...
+
+    def depth(self) -> Mapping[str, int]:
+        """records, bytes, gaps."""
+        ...
+
+
+# ---- the link ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message from the control connection."""
+
+    topic: str
+    payload: bytes
+    retain: bool = False
+    response_topic: str | None = None
+    correlation: bytes | None = None
+
+
+class Link(Protocol):
+    """The control and telemetry connection.  It connects and reconnects by itself while running.
+
+    Subscriptions are given before `run` and renewed at every connect.
+    """
+
+    def messages(self) -> AsyncIterator[Message]: ...
+
+    async def publish(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        retain: bool = False,
+        correlation: bytes | None = None,
+    ) -> None:
+        """QoS 1; returns once the broker has acknowledged it.
+
+        Raises:
+            UnavailableError: not connected, or the link was lost before the answer.
+            RefusedError: the broker will never take this message (size, topic, rights).
+        """
+        ...
+
+    async def connected(self) -> None:
+        """Until the link stands."""
+        ...
+
+    def trouble(self) -> str:
+        """Why it does not stand, in a sentence; empty if it does."""
+        ...
+
+    async def run(self) -> None:
+        """Keep the link up until cancelled; then say goodbye in order."""
+        ...
