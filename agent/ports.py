@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.core.errors import UnavailableError
+from agent.core.health import HealthReport
 from agent.core.manifest import Manifest
 from agent.core.names import ModelRef
 from agent.core.packages import FileEntry, Package
@@ -403,4 +404,19 @@ class Link(Protocol):
 
     async def run(self) -> None:
         """Keep the link up until cancelled; then say goodbye in order."""
+        ...
+
+
+# ---- faces -------------------------------------------------------------------------------------------
+
+
+class Faces(Protocol):
+    """The local endpoint.  Both calls return at once and may come from any thread."""
+
+    def show(self, report: HealthReport) -> None:
+        """This is how the agent is now; it is what /state, /readyz, /metrics and the page render."""
+        ...
+
+    def tell(self, event: Mapping[str, Any]) -> None:
+        """Pass an event on to whoever listens on /events."""
         ...

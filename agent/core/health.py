@@ -1,0 +1,180 @@
+"""How the agent is: one immutable value, rendered the same by every face (interface.md §5.2).
+
+`reported` on MQTT, `/state`, `/readyz`, `/metrics`, the page and `edge-agent status` all show a
+HealthReport and nothing else, so they cannot disagree.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from agent.core.manifest import finite
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A version and where it runs; provider and wanted are empty where it is not loaded."""
+
+    release: int
+    digest: str
+    version: str = ""
+    provider: str = ""
+    wanted: str = ""
+
+    def document(self) -> dict[str, Any]:
+        """As `active`, `known_good` or `candidate` in the reported document."""
+        full = {
+            "version": self.version or str(self.release),
+            "release": self.release,
+            "digest": self.digest,
+        }
+        if self.provider:
+            full |= {"provider": self.provider, "wanted": self.wanted or self.provider}
+        return full
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """The account of one stream and model: in = scored + rejected + expired + pending, exactly."""
+
+    readings: int = 0
+    scored: int = 0
+    rejected: Mapping[str, int] = field(default_factory=dict)
+    expired: int = 0
+    pending: int = 0
+
+    @property
+    def balanced(self) -> bool:
+        """Whether the law holds; if not it is a breach, and an event."""
+        out = self.scored + sum(self.rejected.values()) + self.expired + self.pending
+        return self.readings == out
+
+    def document(self) -> dict[str, Any]:
+        """As `counts` in the reported document."""
+        return {
+            "in": self.readings,
+            "scored": self.scored,
+            "rejected": dict(self.rejected),
+            "expired": self.expired,
+            "pending": self.pending,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ModelHealth:
+    """One model: where its rollout stands, what it counted, how fast it is."""
+
+    stream: str = ""
+    state: str = "Transitioning"  # Transitioning | Healthy | Unhealthy | Unschedulable | Failed
+    phase: str = "steady"
+    progress: float = 0.0  # of the phase, 0 to 1
+    why: str = ""
+    active: Version | None = None
+    known_good: Version | None = None
+    candidate: Version | None = None
+    quarantined: Sequence[str] = ()
+    counts: Counts = Counts()
+    next_seq: int = 0
+    latency_ms: Mapping[str, float] = field(default_factory=dict)  # p50, p99
+    last_score: str = ""  # ISO 8601, UTC
+    rss_bytes: int = 0
+    swaps: int = 0
+    rollbacks: int = 0
+    deaths: int = 0  # of its workers
+
+    def document(self) -> dict[str, Any]:
+        """As a member of `models` in the reported document."""
+        return {
+            "state": self.state,
+            "phase": self.phase,
+            "progress": round(self.progress, 3),
+            "why": self.why,
+            "stream": self.stream,
+            "active": self.active.document() if self.active else None,
+            "known_good": self.known_good.document() if self.known_good else None,
+            "candidate": self.candidate.document() if self.candidate else None,
+            "quarantined": list(self.quarantined),
+            "counts": self.counts.document(),
+            "next_seq": self.next_seq,
+            "latency_ms": {k: finite(round(v, 3)) for k, v in self.latency_ms.items()},
+            "last_score": self.last_score,
+            "rss_mb": round(self.rss_bytes / 2**20, 1),
+            "swaps": self.swaps,
+            "rollbacks": self.rollbacks,
+            "worker_deaths": self.deaths,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class StreamHealth:
+    """One stream: what came in before any model saw it."""
+
+    readings: int = 0
+    rejected: Mapping[str, int] = field(default_factory=dict)
+    last_reading: str = ""  # ISO 8601, UTC
+    paused: bool = False
+    trouble: str = ""
+
+    def document(self) -> dict[str, Any]:
+        """As a member of `streams` in the reported document."""
+        return {
+            "in": self.readings,
+            "rejected": dict(self.rejected),
+            "last_reading": self.last_reading,
+            "paused": self.paused,
+            "trouble": self.trouble,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class HealthReport:
+    """The whole agent at one moment."""
+
+    device: str
+    revision: int = 0  # of the desired document in force
+    code: int = 200  # what became of the last desired document, as HTTP would say it
+    why: str = ""
+    live: bool = True
+    ready: bool = False
+    reasons: Sequence[str] = ()  # why it is not ready, or ready with a doubt; sentences
+    version: str = ""
+    started: str = ""  # ISO 8601, UTC
+    uptime_s: float = 0.0
+    rss_bytes: int = 0
+    onnxruntime: str = ""
+    providers: Sequence[str] = ()
+    jail: str = ""
+    trust: str = ""
+    broker: str = ""  # why the link does not stand; empty if it does
+    models: Mapping[str, ModelHealth] = field(default_factory=dict)
+    streams: Mapping[str, StreamHealth] = field(default_factory=dict)
+    outbox: Mapping[str, int] = field(default_factory=lambda: {"records": 0, "bytes": 0, "gaps": 0})
+
+    def document(self) -> dict[str, Any]:
+        """The reported document."""
+        return {
+            "schema": SCHEMA,
+            "device": self.device,
+            "revision": self.revision,
+            "code": self.code,
+            "why": self.why,
+            "live": self.live,
+            "ready": self.ready,
+            "reasons": list(self.reasons),
+            "agent": {
+                "version": self.version,
+                "started": self.started,
+                "uptime_s": round(self.uptime_s),
+                "rss_mb": round(self.rss_bytes / 2**20, 1),
+                "onnxruntime": self.onnxruntime,
+                "providers": list(self.providers),
+                "jail": self.jail,
+                "trust": self.trust,
+                "broker": self.broker,
+            },
+            "models": {name: model.document() for name, model in self.models.items()},
+            "streams": {name: stream.document() for name, stream in self.streams.items()},
+            "outbox": dict(self.outbox),
+        }
