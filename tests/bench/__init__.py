@@ -1,0 +1,1 @@
+"""Measurements.  They print ratios and pass; no figure here can turn the suite red."""

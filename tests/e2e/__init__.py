@@ -1,0 +1,1 @@
+"""The whole job, from publish to score, the way a user would do it."""

@@ -1,0 +1,1 @@
+"""The whole agent as a process, and someone hurts it."""

@@ -1,0 +1,40 @@
+"""Waiting for something to come true, with a deadline; the only way a test may wait."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+POLL_S = 0.01
+
+
+def eventually(predicate: Callable[[], T], seconds: float = 10.0, what: str = "") -> T:
+    """Poll until `predicate` gives something true, and return that.
+
+    Raises:
+        AssertionError: it did not within `seconds`; the text holds `what` and the last value.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        if value := predicate():
+            return value
+        if time.monotonic() >= deadline:
+            raise AssertionError(_too_late(what, seconds, value))
+        time.sleep(POLL_S)
+
+
+async def eventually_async(predicate: Callable[[], T], seconds: float = 10.0, what: str = "") -> T:
+    """The same for a test that is itself a coroutine: the loop runs on between polls."""
+    deadline = time.monotonic() + seconds
+    while True:
+        if value := predicate():
+            return value
+        if time.monotonic() >= deadline:
+            raise AssertionError(_too_late(what, seconds, value))
+        await asyncio.sleep(POLL_S)
+
+
+def _too_late(what: str, seconds: float, last: object) -> str:
+    return f"not within {seconds:g} s: {what or 'the predicate'}; last seen: {last!r}"
