@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,8 @@ import pytest
 from tests.world.ports import free_port as any_free_port
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.world.broker import Broker
 
 ROOT = Path(__file__).resolve().parent.parent
