@@ -83,6 +83,7 @@ class ModelHealth:
     swaps: int = 0
     rollbacks: int = 0
     deaths: int = 0  # of its workers
+    receipt: Mapping[str, Any] = field(default_factory=dict)  # of the last swap or rollback
 
     def document(self) -> dict[str, Any]:
         """As a member of `models` in the reported document."""
@@ -104,6 +105,7 @@ class ModelHealth:
             "swaps": self.swaps,
             "rollbacks": self.rollbacks,
             "worker_deaths": self.deaths,
+            "receipt": dict(self.receipt) or None,
         }
 
 
