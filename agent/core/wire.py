@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError
 
-from agent.core.bundle import pack_metadata, unpack_metadata, version_of
+from agent.core.enclosed import pack_metadata, unpack_metadata, version_of
 from agent.core.errors import RefusedError
 from agent.core.manifest import Bars, Name, first_complaint
 from agent.core.names import is_id

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core import bundle, strict, wire
+from agent.core import enclosed, strict, wire
 from agent.core.errors import RefusedError
 from agent.core.manifest import Bars
 from agent.core.names import ID_PATTERN
@@ -239,7 +239,7 @@ def test_a_bundle_comes_out_as_it_went_in(files):
 
 def test_a_gzip_bomb_is_refused_at_the_bound_and_not_unfolded():
     bomb = base64.b64encode(gzip.compress(b'{"a.json": "' + b"A" * 100_000_000)).decode()
-    assert len(bomb) < bundle.PACKED_BYTES_MAX
+    assert len(bomb) < enclosed.PACKED_BYTES_MAX
     assert refused(bomb, wire.unpack_metadata).code == 413
 
 
