@@ -303,6 +303,9 @@ class Record:
     payload: bytes
     rows: int = 0
     priority: int = 1  # lower goes first; 0 is for events
+    stream: str = ""
+    model: str = ""
+    first_seq: int = 0
 
 
 @dataclass(slots=True)
@@ -339,12 +342,8 @@ class Outbox(Protocol):
         """Rises only if the store was lost."""
         ...
 
-    async def wait(self) -> None:
-        """Until there may be something to send."""
-        ...
-
-    def batch(self, after: int, records_max: int) -> Sequence[tuple[int, Record]]:
-        """Up to `records_max` durable records in order, with their ids, skipping ids ≤ `after`."""
+    async def batch(self, after: int, records_max: int) -> Sequence[tuple[int, Record]]:
+        """The oldest durable records with ids above `after`; waits until there is at least one."""
         ...
 
     def accept(self, ids: Sequence[int]) -> None:
@@ -352,7 +351,7 @@ class Outbox(Protocol):
         ...
 
     def depth(self) -> Mapping[str, int]:
-        """records, bytes, gaps."""
+        """records, bytes, gaps (rows that had to be given up for want of room)."""
         ...
 
 
