@@ -221,7 +221,7 @@ def big(folder: Path, *, size_mb: int = 64, bias: float = 0.0, **members: Any) -
 
 
 def with_golden(folder: Path, feed: dict[str, np.ndarray], **shift: float) -> Path:
-    """Records the golden samples anew; `shift` moves wanted outputs: `with_golden(f, feed, y=1)`."""
+    """Records the golden samples anew; `shift` moves wanted outputs: `with_golden(f, x, y=1)`."""
     want = reference(folder / "model.onnx", feed)
     record(folder, feed, {k: v + shift.get(k, 0) for k, v in want.items()})
     return folder
