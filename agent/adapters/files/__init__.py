@@ -1,0 +1,6 @@
+"""The local disk: durable writes, packages as folders, and the content-addressed store of them."""
+
+from agent.adapters.files.contents import read_folder
+from agent.adapters.files.store import FileStore
+
+__all__ = ["FileStore", "read_folder"]

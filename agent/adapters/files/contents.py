@@ -1,0 +1,89 @@
+"""A package folder as its author left it: which files belong to it, and what they are."""
+
+import mmap
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.adapters.files.durable import open_regular, sha256_of, weather
+from agent.core.errors import UnfitError
+from agent.core.manifest import MANIFEST_BYTES_MAX, Manifest, parse
+from agent.core.onnx_file import OnnxFacts, inspect
+from agent.core.packages import FILE_BYTES_MAX, FileEntry
+
+MANIFEST_FILE = "model.toml"
+MODEL_FILE = "model.onnx"
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a package folder holds.  `files` is what is published, by name; anything else lying
+    there (notes, notebooks, caches) is left out.
+    """
+
+    manifest: Manifest
+    facts: OnnxFacts
+    files: tuple[FileEntry, ...]
+
+    @property
+    def has_golden(self) -> bool:
+        """Whether golden samples are among the files."""
+        return any(file.path == self.manifest.golden.file for file in self.files)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest in a package folder.
+
+    Raises:
+        UnfitError: there is none, or it is bad.
+        UnavailableError: the disk said no.
+    """
+    path = folder / MANIFEST_FILE
+    if not path.is_file():
+        raise UnfitError(f"{folder} has no {MANIFEST_FILE}; `edge-agent model init` writes one")
+    with weather(f"cannot read {path}"), open_regular(path) as file:
+        return parse(file.read(MANIFEST_BYTES_MAX + 1))
+
+
+def read_model(path: Path) -> OnnxFacts:
+    """What the ONNX file at `path` says of itself.
+
+    Raises:
+        UnfitError: there is none, or it is bad.
+        UnavailableError: the disk said no.
+    """
+    if not path.is_file():
+        raise UnfitError(f"there is no {path}")
+    if path.stat().st_size == 0:
+        raise UnfitError(f"{path} is empty")
+    with (
+        weather(f"cannot read {path}"),
+        open_regular(path) as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+        memoryview(mapped) as view,
+    ):
+        return inspect(view)
+
+
+def read_folder(folder: Path) -> Contents:
+    """What the package in `folder` is made of.  Golden samples may be missing, nothing else.
+
+    Raises:
+        UnfitError: a file is missing or bad; the text names it.
+        UnavailableError: the disk said no.
+    """
+    manifest = read_manifest(folder)
+    facts = read_model(folder / MODEL_FILE)
+    wanted = {MODEL_FILE, MANIFEST_FILE, *facts.external}
+    if (folder / manifest.golden.file).is_file():
+        wanted.add(manifest.golden.file)
+    files = []
+    for name in sorted(wanted):
+        path = folder / name
+        if path.is_symlink() or not path.is_file():
+            raise UnfitError(f"{folder} lacks {name}, in which {MODEL_FILE} keeps weights")
+        size = path.stat().st_size
+        if size > FILE_BYTES_MAX:
+            raise UnfitError(f"{name} has {size} bytes; at most {FILE_BYTES_MAX} travel")
+        with weather(f"cannot read {path}"):
+            files.append(FileEntry(name, size, sha256_of(path)))
+    return Contents(manifest, facts, tuple(files))
