@@ -31,6 +31,7 @@ __all__ = [
     "Topics",
     "answer",
     "apply_bars",
+    "command",
     "command_id",
     "event",
     "overlay",
@@ -216,6 +217,11 @@ def parse_command(name: str, raw: bytes, now: float) -> Command:
         if not isinstance(value, str) or not is_id(value):
             raise RefusedError(f"{name}: args.{need} is missing or no name")
     return Command(ident, name, args, expires)
+
+
+def command(id: str, expires: float, args: Mapping[str, Any]) -> bytes:  # noqa: A002
+    """The body of a command; `expires` in seconds since 1970-01-01 UTC."""
+    return _encode({"schema": SCHEMA, "id": id, "expires": round(expires, 3), "args": args})
 
 
 def command_id(raw: bytes) -> str:

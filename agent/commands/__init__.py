@@ -1,0 +1,1 @@
+"""What `edge-agent` can be told, one file per topic; `agent.cli` hangs them on their names."""

@@ -1,0 +1,1 @@
+"""The publishing side: build, sign, publish, serve, deploy.  Never imported by the device side."""

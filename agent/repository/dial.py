@@ -1,0 +1,114 @@
+"""How an operator's command gets to the broker: URL, TLS and password, out of the same settings
+that the device uses.
+"""
+
+import ssl
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from agent.config import ENV_PREFIX, Mqtt, load
+from agent.core.errors import RefusedError, UnavailableError
+
+PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
+CONNECT_S_MAX = 10.0
+KEEPALIVE_S = 30
+RECONNECT_S_MAX = 10
+
+
+def settings(url: str, root: str, environ: Mapping[str, str]) -> Mqtt:
+    """The broker settings of an operator: `url` and `root` where given, else the environment's.
+
+    Raises:
+        RefusedError: no broker is named, or the settings cannot be taken.
+    """
+    prefix = f"{ENV_PREFIX}MQTT__"
+    ours = {key: value for key, value in environ.items() if key.startswith(prefix)}
+    if url:
+        ours[f"{prefix}URL"] = url
+    if root:
+        ours[f"{prefix}ROOT"] = root
+    if not ours.get(f"{prefix}URL"):
+        raise RefusedError(f"no broker is named; pass --mqtt mqtt://HOST:1883 or set {prefix}URL")
+    return load(None, ours).mqtt
+
+
+def url_of(mqtt: Mqtt) -> str:
+    """Where the broker is; an embedded one is where it listens."""
+    return f"mqtt://{mqtt.embedded_bind}" if mqtt.url == "embedded" else mqtt.url
+
+
+def client(mqtt: Mqtt, client_id: str) -> Client:
+    """A paho client for this broker, not yet connected.
+
+    Raises:
+        RefusedError: a file that the settings name cannot be read.
+    """
+    parts = urlsplit(url_of(mqtt))
+    made = Client(
+        CallbackAPIVersion.VERSION2,
+        client_id=client_id,
+        protocol=MQTTProtocolVersion.MQTTv5 if mqtt.version == 5 else MQTTProtocolVersion.MQTTv311,
+        transport="websockets" if parts.scheme in ("ws", "wss") else "tcp",
+    )
+    made.connect_timeout = CONNECT_S_MAX
+    made.reconnect_delay_set(1, RECONNECT_S_MAX)
+    if parts.scheme in ("ws", "wss"):
+        made.ws_set_options(path=parts.path or "/mqtt")
+    if parts.scheme in ("mqtts", "wss"):
+        made.tls_set_context(_tls(mqtt))
+    if user := mqtt.username or parts.username:
+        made.username_pw_set(user, _password(mqtt))
+    return made
+
+
+def connect(client: Client, mqtt: Mqtt, *, packet_bytes_max: int) -> None:
+    """Open the connection; the broker's answer to it comes once the client's loop runs.
+
+    Raises:
+        UnavailableError: nobody is there, or nobody we trust.
+    """
+    url = url_of(mqtt)
+    parts = urlsplit(url)
+    properties: Properties | None = None
+    if mqtt.version == 5:
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties.MaximumPacketSize = packet_bytes_max
+    try:
+        client.connect(
+            parts.hostname or "127.0.0.1",
+            parts.port or PORTS[parts.scheme],
+            keepalive=KEEPALIVE_S,
+            properties=properties,
+        )
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise UnavailableError(
+            f"{url} cannot be reached: {why}; is the broker running, and is this its URL?"
+        ) from error
+
+
+def _tls(mqtt: Mqtt) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=mqtt.ca_file or None)
+        if mqtt.cert_file:
+            context.load_cert_chain(mqtt.cert_file, mqtt.key_file)
+    except OSError as error:
+        raise RefusedError(f"the certificates for {mqtt.url} cannot be read: {error}") from error
+    return context
+
+
+def _password(mqtt: Mqtt) -> str | None:
+    if not mqtt.password_file:
+        return None
+    try:
+        return Path(mqtt.password_file).read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RefusedError(
+            f"the password file {mqtt.password_file} cannot be read: {error}"
+        ) from error
