@@ -1,0 +1,182 @@
+"""Where the broker is and how to reach it: address, TLS, credentials, session, as paho wants them.
+
+Everything that is the same for the control link and the data connection.  Files with secrets and
+certificates are read at every connect, so that they can be rotated under a running agent.  Blocks
+while it connects: for threads that may wait.
+"""
+
+import socket
+import ssl
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import structlog
+from paho.mqtt.client import Client, WebsocketConnectionError
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from agent.config import Mqtt
+from agent.core.errors import RefusedError, UnavailableError
+
+SESSION_S = 7 * 86400  # how long an MQTT 5 broker keeps our session while we are away
+CONNECT_S_MAX = 5.0  # of TCP and TLS, each
+CONNACK_S_MAX = 10.0
+SECRET_BYTES_MAX = 64 * 1024
+KEEPALIVE_SHARE = 0.75  # paho may need two intervals to notice silence: 1.5 × keepalive_s in all
+_PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+AnyClient = TypeVar("AnyClient", bound=Client)
+
+log = structlog.get_logger(__name__)
+
+
+class Options:
+    """One client's way to the broker.
+
+    Args:
+        settings: the `[mqtt]` section; `url` must be a real address, not "embedded".
+        client_id: the MQTT client id, also the name of the session that the broker keeps.
+        receive_max: QoS 1 messages that the broker may have under way to us (MQTT 5 only).
+        will: topic and payload that the broker publishes, retained, when we are gone.
+
+    Raises:
+        RefusedError: the address is none.
+    """
+
+    def __init__(
+        self,
+        settings: Mqtt,
+        client_id: str,
+        *,
+        receive_max: int,
+        will: tuple[str, bytes] | None = None,
+    ) -> None:
+        parts = urlsplit(settings.url)
+        if parts.scheme not in _PORTS or not parts.hostname:
+            msg = f"{settings.url!r} is no broker to connect to; write mqtt://host:1883 or mqtts://"
+            raise RefusedError(msg)
+        self.client_id = client_id
+        self.host = parts.hostname
+        self.port = parts.port or _PORTS[parts.scheme]
+        self.is_v5 = settings.version == 5
+        self.packet_bytes_max = settings.packet_bytes_max
+        self.where = f"{self.host}:{self.port}"
+        self._settings = settings
+        self._path = f"{parts.path or '/mqtt'}{'?' + parts.query if parts.query else ''}"
+        self._is_tls = parts.scheme in ("mqtts", "wss")
+        self._is_ws = parts.scheme in ("ws", "wss")
+        self._user = settings.username or parts.username or ""
+        self._receive_max = receive_max
+        self._will = will
+        if self._user and not self._is_tls and self.host not in _LOOPBACK:
+            log.warning("password_in_clear", broker=self.where, advice="use mqtts:// or wss://")
+
+    def client(self, kind: type[AnyClient]) -> AnyClient:
+        """A paho client of class `kind` that is not connected yet; good for one connection."""
+        made = kind(
+            CallbackAPIVersion.VERSION2,
+            client_id=self.client_id,
+            clean_session=None if self.is_v5 else False,
+            protocol=MQTTProtocolVersion.MQTTv5 if self.is_v5 else MQTTProtocolVersion.MQTTv311,
+            transport="websockets" if self._is_ws else "tcp",
+            reconnect_on_failure=False,
+            manual_ack=True,
+        )
+        made.connect_timeout = CONNECT_S_MAX
+        if self._is_ws:
+            made.ws_set_options(path=self._path)
+        if self._will:
+            topic, payload = self._will
+            made.will_set(topic, payload, qos=1, retain=True)
+        return made
+
+    def connect(self, client: Client) -> None:
+        """Connect and send CONNECT; the answer is left to be read.  Blocks for up to 10 s.
+
+        Raises:
+            UnavailableError: it did not work, and the sentence says why.
+        """
+        if self._user:
+            client.username_pw_set(self._user, self._password())
+        if self._is_tls:
+            client.tls_set_context(self._context())
+        keepalive_s = max(1, round(self._settings.keepalive_s * KEEPALIVE_SHARE))
+        try:
+            if self.is_v5:
+                client.connect(
+                    self.host,
+                    self.port,
+                    keepalive_s,
+                    clean_start=False,
+                    properties=self._properties(),
+                )
+            else:
+                client.connect(self.host, self.port, keepalive_s)
+        except (OSError, ValueError) as error:
+            raise UnavailableError(self._why(error)) from error
+
+    def refusal(self, reason: ReasonCode) -> str:
+        """What to tell a person when the broker's answer to CONNECT was no."""
+        words = str(reason)
+        if reason.value in (0x86, 0x87):
+            who = f"the user {self._user!r}" if self._user else "a client without a user"
+            advice = "check mqtt.username and mqtt.password_file"
+            return f"the broker {self.where} does not let {who} in ({words}); {advice}"
+        if reason.value == 0x85:
+            return f"the broker {self.where} does not take the client id {self.client_id!r}"
+        if reason.value in (0x84, 0x01):
+            return f"the broker {self.where} does not speak this MQTT version; set mqtt.version"
+        return f"the broker {self.where} refused us: {words}"
+
+    def _properties(self) -> Properties:
+        wishes = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        wishes.SessionExpiryInterval = SESSION_S
+        wishes.ReceiveMaximum = self._receive_max
+        wishes.MaximumPacketSize = self.packet_bytes_max
+        wishes.TopicAliasMaximum = 0
+        return wishes
+
+    def _password(self) -> str | None:
+        name = self._settings.password_file
+        if not name:
+            return None
+        try:
+            with Path(name).open("rb") as file:
+                return file.read(SECRET_BYTES_MAX).decode("utf-8").rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UnavailableError(f"cannot read mqtt.password_file {name}: {error}") from error
+
+    def _context(self) -> ssl.SSLContext:
+        ask = self._settings
+        try:
+            context = ssl.create_default_context(cafile=ask.ca_file or None)
+            context.minimum_version = ssl.TLSVersion.TLSv1_2
+            if ask.cert_file:
+                context.load_cert_chain(ask.cert_file, ask.key_file)
+        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+            names = ", ".join(name for name in (ask.ca_file, ask.cert_file, ask.key_file) if name)
+            raise UnavailableError(f"cannot use the certificates {names}: {error}") from error
+        return context
+
+    def _why(self, error: Exception) -> str:
+        match error:
+            case ssl.SSLCertVerificationError():
+                advice = "check mqtt.ca_file and the name in mqtt.url"
+                why = error.verify_message
+                return f"the certificate of {self.where} is not trusted ({why}); {advice}"
+            case ssl.SSLError():
+                return f"no TLS with {self.where}: {error.reason or error}"
+            case ConnectionRefusedError():
+                return f"nothing listens at {self.where}; is the broker running?"
+            case socket.gaierror():
+                return f"cannot resolve the name {self.host}; check mqtt.url and the DNS"
+            case WebsocketConnectionError():
+                return f"{self.where} does not speak MQTT over websockets: {error}"
+            case TimeoutError():
+                return f"the broker {self.where} did not answer within {CONNECT_S_MAX:g} s"
+            case _:
+                return f"cannot connect to {self.where}: {error}"

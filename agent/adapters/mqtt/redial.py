@@ -1,0 +1,76 @@
+"""When to connect again.  Pure: told the time, and given the dice.
+
+Full jitter, so that a fleet does not come back in one wave; a connection resets the count only once
+it has lived a while, so that a broker which drops us at once is not hammered.  Two clients with one
+id throw each other out for ever: that fight is noticed and left.
+"""
+
+from collections import deque
+from collections.abc import Callable
+
+DELAY_S_MIN = 1.0
+STEADY_S = 10.0  # a connection that lived this long counts as good
+TAKEOVER_WINDOW_S = 600.0
+TAKEOVERS_TOLD = 3  # the broker said that somebody else uses our id
+TAKEOVERS_GUESSED = 6  # MQTT 3.1.1 cannot say so: dropped soon, and let in at once, again and again
+TOLD_DELAY_S = 300.0  # to twice this
+GUESSED_DELAY_S = 60.0
+
+
+class Redial:
+    """The delays of one client.
+
+    Args:
+        client_id: for the sentence about somebody else who uses it.
+        delay_s_max: where doubling ends.
+        dice: uniform over [0, 1).
+    """
+
+    def __init__(self, client_id: str, *, delay_s_max: float, dice: Callable[[], float]) -> None:
+        self._client_id = client_id
+        self._delay_s_max = delay_s_max
+        self._dice = dice
+        self._failures = 0
+        self._told: deque[float] = deque(maxlen=TAKEOVERS_TOLD)
+        self._quick: deque[float] = deque(maxlen=TAKEOVERS_GUESSED)
+
+    def failed(self) -> float:
+        """No connection came about; returns the seconds to wait."""
+        self._quick.clear()  # the broker was away: no fight over an id
+        return self._backed_off()
+
+    def lost(self, now: float, *, lived_s: float, taken_over: bool | None) -> tuple[float, str]:
+        """A connection that stood has ended; returns the seconds to wait, and a sentence.
+
+        `taken_over`: what the broker said of it; None where the protocol has no word for it.  The
+        sentence is empty as long as nothing speaks for a second client.
+        """
+        if taken_over:
+            self._told.append(now)
+            if _full(self._told, now):
+                return self._left_alone(self._told, TOLD_DELAY_S, "another client uses")
+        elif taken_over is None and lived_s < STEADY_S:
+            self._quick.append(now)
+            if _full(self._quick, now):
+                return self._left_alone(self._quick, GUESSED_DELAY_S, "another client may be using")
+        if lived_s >= STEADY_S:
+            self._failures = 0
+        return self._backed_off(), ""
+
+    def _backed_off(self) -> float:
+        cap = min(self._delay_s_max, DELAY_S_MIN * float(1 << min(self._failures, 20)))
+        self._failures += 1
+        return cap * self._dice()
+
+    def _left_alone(self, seen: deque[float], delay_s: float, who: str) -> tuple[float, str]:
+        seen.clear()
+        delay_s += delay_s * self._dice()
+        sentence = (
+            f"{who} the MQTT client id {self._client_id}; give each device an id of its own "
+            f"(next attempt in {delay_s / 60:.0f} min)"
+        )
+        return delay_s, sentence
+
+
+def _full(seen: deque[float], now: float) -> bool:
+    return len(seen) == seen.maxlen and now - seen[0] <= TAKEOVER_WINDOW_S
