@@ -153,12 +153,14 @@ class HealthReport:
     models: Mapping[str, ModelHealth] = field(default_factory=dict)
     streams: Mapping[str, StreamHealth] = field(default_factory=dict)
     outbox: Mapping[str, int] = field(default_factory=lambda: {"records": 0, "bytes": 0, "gaps": 0})
+    groups: Sequence[str] = ()  # that the device is in; how `deploy --group` knows whom to follow
 
     def document(self) -> dict[str, Any]:
         """The reported document."""
         return {
             "schema": SCHEMA,
             "device": self.device,
+            "groups": list(self.groups),
             "revision": self.revision,
             "code": self.code,
             "why": self.why,

@@ -1,0 +1,231 @@
+"""`edge-agent deploy`: wish for a version, and follow the wish to its end."""
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import unquote, urlsplit
+
+import typer
+from rich.console import Console
+
+from agent.commands.narrator import Narrator
+from agent.commands.saying import AsJson, Broker, Root, checked_id, ending, fail, usage
+from agent.config import ENV_PREFIX
+from agent.core.errors import RefusedError
+from agent.core.manifest import Bars
+from agent.core.packages import Package
+from agent.core.topics import Topics
+from agent.core.wire import DesiredModel, apply_bars, unknown_bars
+from agent.repository import dial
+from agent.repository.conversation import Conversation
+from agent.repository.fleet import Follower, Progress, amend, bars_from, fleet_of, take
+from agent.repository.layout import Repository
+from agent.repository.wishes import check_not_lost, members_of, pick, wished_by
+
+_BARS: dict[str, dict[str, Any]] = Bars().model_dump()
+
+
+def deploy(
+    what: Annotated[str, typer.Argument(help="NAME or NAME:VERSION.", metavar="NAME[:VERSION]")],
+    *,
+    device: Annotated[str, typer.Option("--device", help="To this device.")] = "",
+    group: Annotated[str, typer.Option("--group", help="To every device of this group.")] = "",
+    repo: Annotated[
+        str, typer.Option("--repo", help="The repository's folder.", metavar="DIR")
+    ] = "",
+    stream: Annotated[str, typer.Option(help="What it scores; the one it had, if absent.")] = "",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A bar of the rollout, e.g. shadow.windows=50."),
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Follow it until it is committed.")] = False,
+    timeout: Annotated[float, typer.Option(help="Seconds to follow it.")] = 600.0,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Start a new desired document; retires the rest.")
+    ] = False,
+    as_json: AsJson = False,
+    mqtt: Broker = "",
+    root: Root = "",
+) -> None:
+    """Wish for a version on a device or a group; with --wait, exit 0 only if it was committed.
+
+    A group's members are the devices whose reports name it; with --wait those that have a wish of
+    their own for this model are left out, and one that has never reported is not waited for.
+
+    Example: edge-agent deploy pump-anomaly:2 --device pump-7 --repo ./repo --wait
+    """
+    with ending():
+        with usage():
+            broker = dial.settings(mqtt, root, os.environ)
+            if bool(device) == bool(group):
+                raise RefusedError("say where: either --device D or --group G")
+            checked_id("device" if device else "group", device or group)
+            name, _, version = what.partition(":")
+            checked_id("model", name)
+            rollout = _bars(settings or [])
+            folder = _repository(repo)
+            if stream:
+                checked_id("stream", stream)
+        repository = Repository.open(folder)
+        package = pick(repository.packages(), name, version)
+        wish = DesiredModel(package.ref.release, stream or None, rollout)
+        with Conversation(broker) as talk:
+            deployment = _Deployment(talk, package, wish, device=device, group=group)
+            deployment.publish(repository.metadata_files(), fresh=fresh)
+            outcome = deployment.follow(timeout) if wait else {}
+        _end(deployment, outcome, wait=wait, as_json=as_json, timeout_s=timeout)
+
+
+class _Deployment:
+    """One wish on its way, and who is expected to fulfil it."""
+
+    def __init__(
+        self, talk: Conversation, package: Package, wish: DesiredModel, *, device: str, group: str
+    ) -> None:
+        self._talk, self.package, self._wish = talk, package, wish
+        self._device, self._group = device, group
+        self.revision = 0
+        topics = Topics(talk.root, device)
+        self.topic = topics.desired if device else topics.group_desired(group)
+        self._documents = talk.retained(
+            f"{talk.root}/{device or '+'}/reported",
+            f"{talk.root}/{device or '+'}/status",
+            f"{talk.root}/{device or '+'}/desired",
+            f"{talk.root}/group/+/desired",
+        )
+        self._fleet = fleet_of(self._documents, talk.root)
+
+    def publish(self, metadata: Mapping[str, bytes], *, fresh: bool) -> None:
+        """Amend the retained document and publish it."""
+        name = self.package.ref.name
+        previous = None if fresh else self._documents.get(self.topic)
+        known = self._fleet.get(self._device)
+        above = known.revision if known else 0
+        if previous is None and known is not None and not fresh:
+            check_not_lost(known, name, self._documents)
+        try:
+            done = amend(previous, name, self._wish, metadata=metadata, above=above)
+        except RefusedError as error:
+            if error.code != 413 or not metadata:
+                raise
+            typer.echo(f"note: the signed metadata stays behind: {error}", err=True)
+            done = amend(previous, name, self._wish, metadata={}, above=above)
+        self.revision, body = done
+        self._talk.publish(self.topic, body, retain=True)
+
+    def follow(self, timeout_s: float) -> dict[str, Progress]:
+        """Watch the reports until every device has settled, or time is up."""
+        expected = self._expected()
+        until = time.monotonic() + timeout_s
+        followers: dict[str, Follower] = {}
+        last: dict[str, Progress] = {}
+        with Narrator(str(self.package.ref)) as narrator:
+            for message in self._talk.messages(until):
+                if message is not None:
+                    take(self._fleet, message.topic, message.payload, self._talk.root)
+                expected |= self._expected()
+                for name in sorted(expected):
+                    follower = followers.setdefault(name, self._follower(name))
+                    if name in last and last[name].committed is not None:
+                        continue
+                    device = self._fleet.get(name)
+                    if device is not None:
+                        last[name] = follower.see(device, time.monotonic())
+                        narrator.tell(device, last[name])
+                if expected and all(name in last and _settled(last[name]) for name in expected):
+                    break
+                narrator.tick()
+        return {name: last.get(name, Progress("never reported")) for name in sorted(expected)}
+
+    def _expected(self) -> set[str]:
+        if self._device:
+            return {self._device}
+        members = members_of(self._fleet, self._group)
+        return {m for m in members if not wished_by(m, self.package.ref.name, self._documents)}
+
+    def _follower(self, name: str) -> Follower:
+        before = fleet_of(self._documents, self._talk.root).get(name)
+        return Follower(
+            self.package.ref.name,
+            self.package.ref.release,
+            self.revision if self._device else None,
+            before.report if before else {},
+        )
+
+
+def _settled(progress: Progress) -> bool:
+    return progress.committed is not None
+
+
+def _end(
+    deployment: _Deployment,
+    outcome: Mapping[str, Progress],
+    *,
+    wait: bool,
+    as_json: bool,
+    timeout_s: float,
+) -> None:
+    ref, revision = deployment.package.ref, deployment.revision
+    if as_json:
+        typer.echo(json.dumps(_document(deployment, outcome), ensure_ascii=False))
+    else:
+        version = deployment.package.version
+        shown = f"{ref.name}:{version}" + ("" if version == str(ref.release) else f" ({ref})")
+        typer.echo(f"{shown} is desired at {deployment.topic}, revision {revision}")
+    if not wait:
+        return
+    if not outcome:
+        fail(f"no device of this group has reported within {timeout_s:g} s; the wish stands")
+    sentences = [_sentence(d, p, timeout_s) for d, p in outcome.items() if not p.committed]
+    if sentences:
+        fail("; ".join(sentences))
+    if not as_json:
+        Console().print(f"committed on {', '.join(outcome)}", style="green", highlight=False)
+
+
+def _sentence(device: str, progress: Progress, timeout_s: float) -> str:
+    why = f": {progress.why}" if progress.why else ""
+    if progress.committed is None:
+        return (
+            f"{device} has not committed it within {timeout_s:g} s, last seen"
+            f" {progress.phase} {progress.share:.0%}{why}; the wish stands"
+        )
+    return f"{device}: {progress.phase}{why}"
+
+
+def _document(deployment: _Deployment, outcome: Mapping[str, Progress]) -> dict[str, Any]:
+    package = deployment.package
+    return {
+        "schema": 1,
+        "name": package.ref.name,
+        "version": package.version,
+        "release": package.ref.release,
+        "digest": package.ref.digest,
+        "topic": deployment.topic,
+        "revision": deployment.revision,
+        "devices": {
+            device: {"committed": p.committed, "phase": p.phase, "why": p.why}
+            for device, p in outcome.items()
+        },
+    }
+
+
+def _bars(settings: list[str]) -> dict[str, dict[str, Any]]:
+    overrides = bars_from(settings)
+    if unknown := unknown_bars(overrides):
+        known = ", ".join(f"{bar}.{member}" for bar in _BARS for member in _BARS[bar])
+        raise RefusedError(f"there is no bar {', '.join(unknown)}; there are {known}")
+    apply_bars(Bars(), overrides)
+    return overrides
+
+
+def _repository(folder: str) -> Path:
+    url = os.environ.get(f"{ENV_PREFIX}REPOSITORY__URL", "")
+    if not folder and url.startswith("file:"):
+        folder = unquote(urlsplit(url).path)
+    if not folder:
+        raise RefusedError("no repository is named; pass --repo DIR")
+    return Path(folder)
