@@ -60,6 +60,7 @@ class Source(Protocol):
     """
 
     name: str
+    streams: Sequence[str]  # the streams it feeds
 
     def fileno(self) -> int | None:
         """What to select on for reading; None while there is nothing to select on (not connected)."""

@@ -1,0 +1,139 @@
+"""Rows waiting for a batch, and batches waiting for an answer: nothing in flight is ever forgotten.
+
+A Chunk is what one block gave; a Job is what one run takes.  Both keep their readings until their
+scores are out, so that a lost worker or a taken-back version costs time and nothing else.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.ports import Answer
+from agent.runtime.holds import Hold
+from agent.runtime.seats import Seat
+
+
+@dataclass(slots=True, eq=False)
+class Chunk:
+    """Windows cut for one seat.  keys int32 [w], times float64 [w], values [w, F] or [w, L, F].
+
+    `readings` of the account are settled with its first row.  It leases its seat.
+    """
+
+    seat: Seat
+    keys: NDArray[np.int32]
+    times: NDArray[np.float64]
+    values: NDArray[Any]
+    readings: int
+    arrived: float  # monotonic, of the oldest reading in it
+    holds: list[Hold]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One batch on its way through a session."""
+
+    number: int
+    chunk: Chunk
+    sent: float = 0.0  # monotonic; 0: not with a worker
+    tries: int = 0
+    answer: Answer | None = None
+
+    @property
+    def out(self) -> bool:
+        """Whether a worker has it."""
+        return self.sent > 0.0 and self.answer is None
+
+
+@dataclass(slots=True)
+class Waiting:
+    """Chunks in the order they came."""
+
+    chunks: deque[Chunk] = field(default_factory=deque)
+    rows: int = 0
+
+    def add(self, chunk: Chunk) -> None:
+        """The newest chunk."""
+        self.chunks.append(chunk)
+        self.rows += len(chunk)
+
+    def remove(self, chunk: Chunk) -> None:
+        """Give one up."""
+        self.chunks.remove(chunk)
+        self.rows -= len(chunk)
+
+    def next(self, rows_max: int) -> tuple[Chunk, int]:
+        """The oldest rows of one seat as one chunk of at most `rows_max`, and how its leases change.
+
+        A seat with state takes each sensor at most once a batch: what a row needs to know is what
+        the row before it left.
+        """
+        seat = self.chunks[0].seat
+        parts: list[Chunk] = []
+        taken = 0
+        split = False
+        while self.chunks and self.chunks[0].seat is seat and taken < rows_max and not split:
+            chunk = self.chunks[0]
+            take = min(len(chunk), rows_max - taken)
+            if seat.states is not None:
+                keys = np.concatenate([*(part.keys for part in parts), chunk.keys[:take]])
+                take = unrepeated(keys) - taken
+                if take <= 0:
+                    break
+            split = take < len(chunk)
+            parts.append(_head(chunk, take) if split else self.chunks.popleft())
+            taken += take
+        self.rows -= taken
+        leases = (1 if split else 0) - (len(parts) - 1)
+        return _joined(parts), leases
+
+
+def unrepeated(keys: NDArray[np.int32]) -> int:
+    """How many of the first keys come before any comes twice."""
+    _, first = np.unique(keys, return_index=True)
+    if len(first) == len(keys):
+        return len(keys)
+    new = np.zeros(len(keys), bool)
+    new[first] = True
+    return int(np.argmin(new))
+
+
+def _head(chunk: Chunk, take: int) -> Chunk:
+    """Cut the first rows off `chunk`; both parts now hold its bursts."""
+    windowed = chunk.seat.manifest.window is not None
+    readings = chunk.readings if windowed else take
+    head = Chunk(
+        chunk.seat,
+        chunk.keys[:take],
+        chunk.times[:take],
+        chunk.values[:take],
+        readings,
+        chunk.arrived,
+        list(chunk.holds),
+    )
+    for hold in chunk.holds:
+        hold.parts += 1
+    chunk.readings -= readings
+    chunk.keys, chunk.times = chunk.keys[take:], chunk.times[take:]
+    chunk.values = chunk.values[take:]
+    return head
+
+
+def _joined(parts: list[Chunk]) -> Chunk:
+    if len(parts) == 1:
+        return parts[0]
+    return Chunk(
+        parts[0].seat,
+        np.concatenate([part.keys for part in parts]),
+        np.concatenate([part.times for part in parts]),
+        np.concatenate([part.values for part in parts]),
+        sum(part.readings for part in parts),
+        parts[0].arrived,
+        [hold for part in parts for hold in part.holds],
+    )

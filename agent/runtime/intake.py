@@ -1,0 +1,54 @@
+"""One stream: bursts from its source, decoded once, handed to every model that listens.
+
+Runs on the lane's thread.  Counts what came in before any model saw it.
+"""
+
+from dataclasses import dataclass, field
+
+from agent.core.decoding import Decoder
+from agent.core.health import StreamHealth
+from agent.core.streams import StreamSpec
+from agent.ports import Burst, Source
+from agent.runtime.holds import Holds
+from agent.runtime.scoring import Scoring
+
+
+@dataclass(slots=True)
+class Intake:
+    """A stream and the scorings on it, by model name."""
+
+    spec: StreamSpec
+    decoder: Decoder
+    scorings: dict[str, Scoring] = field(default_factory=dict)
+    holds: Holds = field(default_factory=Holds)
+    readings: int = 0
+    rejected: dict[str, int] = field(default_factory=dict)
+    last_reading: float = 0.0  # wall seconds; 0: never
+    paused: bool = False
+
+    def take(self, source: Source, burst: Burst, now_wall: float) -> None:
+        """Decode a burst and give every scoring its block."""
+        hold = self.holds.open(source, burst)
+        block = self.decoder.decode(burst.payloads, burst.topics, burst.arrived, now_wall)
+        self.readings += block.readings
+        self.last_reading = now_wall
+        for reason, n in block.rejected.items():
+            self.rejected[reason] = self.rejected.get(reason, 0) + n
+        for scoring in self.scorings.values():
+            scoring.push(block, hold, now_wall)
+        hold.parts -= 1
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing may be read for now: paused, or a model on it is not ready for more."""
+        return self.paused or any(scoring.closed for scoring in self.scorings.values())
+
+    def health(self, trouble: str, iso: str) -> StreamHealth:
+        """As the reports show it; `iso` is the last reading's time in words."""
+        return StreamHealth(
+            readings=self.readings,
+            rejected=dict(self.rejected),
+            last_reading=iso,
+            paused=self.paused,
+            trouble=trouble,
+        )

@@ -1,0 +1,246 @@
+"""The lane: one thread that reads sources, scores, and writes, with a selector and no queue between.
+
+Sockets, worker answers, commits and requests from other threads all wake the same loop; each turn
+does what there is to do and ends in at most one outbox entry.  Batches grow by themselves: what
+arrives while a run is under way is the next batch.  Nothing here waits for anything but the
+selector (docs/adr/0013).
+"""
+
+import contextlib
+import selectors
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from typing import TypeVar
+
+import structlog
+
+from agent.ports import Clock, Entry, Outbox, Record, Source
+from agent.runtime.holds import Hold
+from agent.runtime.intake import Intake
+from agent.runtime.scoring import Scoring
+
+T = TypeVar("T")
+logger = structlog.get_logger(__name__)
+
+READINGS_A_TURN_MAX = 4096  # from one source, before the others have their turn
+TURN_S_MAX = 1.0  # the longest sleep: a lost wake-up costs no more than this
+UNCOMMITTED_MAX = 256  # entries on their way to disk before reading stops
+
+
+class Lane:
+    """Owns intakes, scorings and their seats while it runs; others reach them through `call`."""
+
+    def __init__(self, clock: Clock, outbox: Outbox) -> None:
+        self.intakes: dict[str, Intake] = {}
+        self.beat = clock.monotonic()  # of the last turn: who reads it sees whether we live
+        self._clock = clock
+        self._outbox = outbox
+        self._sources: list[Source] = []
+        self._registered: dict[int, tuple[object, int]] = {}
+        self._selector = selectors.DefaultSelector()
+        self._requests: deque[Callable[[], None]] = deque()
+        self._wake_reader, self._wake_writer = socket.socketpair()
+        self._wake_reader.setblocking(False)
+        self._wake_writer.setblocking(False)
+        self._ticks: dict[Source, float] = {}
+        self._events: list[Record] = []
+        self._waiting: deque[tuple[int, list[Hold]]] = deque()  # ticket -> holds it settles
+        self._stopping = False
+        self._failed: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="lane", daemon=True)
+
+    # ---- for other threads ----
+
+    def start(self) -> None:
+        """Begin; intakes and sources have been added."""
+        self._thread.start()
+
+    def stop(self, timeout_s: float) -> bool:
+        """Read no more, let what is in flight end, within `timeout_s`; False if it did not."""
+        with contextlib.suppress(RuntimeError):
+            self.call(self._close_sources).result(timeout_s)
+        self._stopping = True
+        self._wake()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def call(self, function: Callable[[], T]) -> "Future[T]":
+        """Run `function` on the lane's thread, between two turns."""
+        future: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                future.set_result(function())
+            except Exception as error:  # noqa: BLE001  # belongs to the caller, not to the lane
+                future.set_exception(error)
+
+        if self._failed is not None:
+            msg = "the lane has stopped"
+            raise RuntimeError(msg) from self._failed
+        self._requests.append(run)
+        self._wake()
+        return future
+
+    @property
+    def failed(self) -> BaseException | None:
+        """What ended the thread, if something did: a bug, and the agent must not go on."""
+        return self._failed
+
+    # ---- on the lane's thread, or before it starts ----
+
+    def add_source(self, source: Source) -> None:
+        """Read `source` from now on."""
+        self._sources.append(source)
+        self._ticks[source] = self._clock.monotonic()
+
+    def event(self, record: Record) -> None:
+        """Put an event into the next entry."""
+        self._events.append(record)
+
+    def scorings(self) -> Iterable[Scoring]:
+        """Every model on every stream."""
+        for intake in self.intakes.values():
+            yield from intake.scorings.values()
+
+    # ---- the loop ----
+
+    def _wake(self) -> None:
+        with contextlib.suppress(BlockingIOError, OSError):
+            self._wake_writer.send(b"\0")
+
+    def _run(self) -> None:
+        self._selector.register(self._wake_reader, selectors.EVENT_READ, "wake")
+        self._selector.register(self._outbox.fileno(), selectors.EVENT_READ, "outbox")
+        try:
+            while not (self._stopping and self._drained()):
+                self._turn()
+        except BaseException as error:  # noqa: BLE001  # a bug ends the agent, not just this thread
+            self._failed = error
+            logger.exception("the lane has failed")
+        finally:
+            self._selector.close()
+            self._wake_reader.close()
+
+    def _drained(self) -> bool:
+        return not self._waiting and all(s.idle for s in self.scorings())
+
+    def _turn(self) -> None:
+        self._register()
+        now = self._clock.monotonic()
+        ready = self._selector.select(max(0.0, min(self._next_due(now) - now, TURN_S_MAX)))
+        self.beat = now = self._clock.monotonic()
+        wall = self._clock.wall()
+        for key, _ in ready:
+            if key.data == "wake":
+                with contextlib.suppress(BlockingIOError):
+                    while self._wake_reader.recv(4096):
+                        pass
+        while self._requests:
+            self._requests.popleft()()
+        self._settle()
+        readable = {id(key.data) for key, mask in ready}
+        self._read(readable, now, wall)
+        records = self._score(readable, now, wall)
+        self._commit(records)
+        self._settle()
+
+    def _read(self, readable: set[int], now: float, wall: float) -> None:
+        for source in self._sources:
+            if now >= self._ticks[source]:
+                self._ticks[source] = source.tick(now)
+            if id(source) in readable and not self._closed(source):
+                for burst in source.read(READINGS_A_TURN_MAX):
+                    self.intakes[burst.stream].take(source, burst, wall)
+                self._ticks[source] = min(self._ticks[source], source.tick(now))
+
+    def _score(self, readable: set[int], now: float, wall: float) -> list[Record]:
+        records: list[Record] = []
+        for scoring in self.scorings():
+            for seat in scoring.seats():
+                if id(seat) in readable and not seat.lost:
+                    scoring.collect(seat)
+            records += scoring.emit(now, wall)
+            scoring.due(now, wall)
+            scoring.hung(now)
+            scoring.pump(now)
+        return records
+
+    def _commit(self, records: list[Record]) -> None:
+        events, self._events = self._events, []
+        accounts = {}
+        for scoring in self.scorings():
+            if scoring.dirty:
+                scoring.dirty = False
+                accounts[scoring.stream, scoring.model] = scoring.account.encode()
+        holds: list[Hold] = []
+        marks: dict[str, bytes] = {}
+        for name, intake in self.intakes.items():
+            settled = intake.holds.settled()
+            holds += settled
+            new = [hold.burst.mark for hold in settled if hold.burst.mark is not None]
+            if new:
+                marks[name] = new[-1]
+        if records or events or accounts or marks or holds:
+            ticket = self._outbox.add(Entry([*events, *records], accounts, marks))
+            self._waiting.append((ticket, holds))
+
+    def _settle(self) -> None:
+        """Acknowledge what has become durable."""
+        durable = self._outbox.committed()
+        accepted: dict[Source, list[object]] = {}
+        while self._waiting and self._waiting[0][0] <= durable:
+            _, holds = self._waiting.popleft()
+            for hold in holds:
+                accepted.setdefault(hold.source, []).append(hold.burst.token)
+        for source, tokens in accepted.items():
+            source.accept(tokens)
+
+    # ---- what to wait for ----
+
+    def _closed(self, source: Source) -> bool:
+        if len(self._waiting) > UNCOMMITTED_MAX:
+            return True
+        return any(self.intakes[name].closed for name in source.streams if name in self.intakes)
+
+    def _register(self) -> None:
+        """Tell the selector what there is to wait for; descriptors come and go with connections."""
+        wanted: dict[int, tuple[object, int]] = {}
+        for source in self._sources:
+            if (descriptor := source.fileno()) is not None:
+                mask = 0 if self._closed(source) else selectors.EVENT_READ
+                if source.wants_write():
+                    mask |= selectors.EVENT_WRITE
+                if mask:
+                    wanted[descriptor] = (source, mask)
+        for scoring in self.scorings():
+            for seat in scoring.seats():
+                if not seat.lost:
+                    wanted[seat.session.fileno()] = (seat, selectors.EVENT_READ)
+        if wanted == self._registered:
+            return
+        for descriptor, (thing, mask) in self._registered.items():
+            if wanted.get(descriptor) != (thing, mask):
+                with contextlib.suppress(KeyError, ValueError, OSError):
+                    self._selector.unregister(descriptor)
+        for descriptor, (thing, mask) in wanted.items():
+            if self._registered.get(descriptor) != (thing, mask):
+                self._selector.register(descriptor, mask, thing)
+        self._registered = wanted
+
+    def _next_due(self, now: float) -> float:
+        dues = [*self._ticks.values()]
+        wall = self._clock.wall()
+        for scoring in self.scorings():
+            dues += [due for due in (scoring.ripe, scoring.next_hang()) if due is not None]
+            if (due := scoring.next_due()) is not None:
+                dues.append(now + max(0.0, due - wall))
+        return min(dues, default=now + TURN_S_MAX)
+
+    def _close_sources(self) -> None:
+        for source in self._sources:
+            self._ticks.pop(source)
+            source.close()
+        self._sources.clear()

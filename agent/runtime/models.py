@@ -1,0 +1,199 @@
+"""Every model of the device: its driver, its work, its room.  One row each, made when first wished."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+import structlog
+
+from agent.core.errors import MisfitError, RefusedError, UnavailableError, UnfitError
+from agent.core.names import ModelRef
+from agent.core.rollout import Condemned, Rollout, kept, loaded
+from agent.core.topics import Topics
+from agent.ports import Clock, Engine, Fetcher, Journal, Outbox, Store
+from agent.runtime.accounts import Account
+from agent.runtime.driver import Driver
+from agent.runtime.healing import Healer
+from agent.runtime.intake import Intake
+from agent.runtime.lane import Lane
+from agent.runtime.receipts import SwapTrace
+from agent.runtime.room import Room
+from agent.runtime.scoring import Limits, Scoring
+from agent.runtime.work import Works
+
+logger = structlog.get_logger(__name__)
+
+RESTORE_S_RETRY = 5.0
+
+
+@dataclass(slots=True)
+class Model:
+    """One model: what it is on, what runs it, and its last receipt."""
+
+    name: str
+    stream: str
+    driver: Driver
+    works: Works
+    scoring: Scoring
+    redelivered: bool
+    receipt: SwapTrace | None = None
+    trouble: str = ""  # why its active version could not be loaded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """What every model needs of the rest of the agent."""
+
+    lane: Lane
+    engine: Engine
+    store: Store
+    fetcher: Fetcher
+    journal: Journal
+    outbox: Outbox
+    clock: Clock
+    topics: Topics
+    random: Random
+    run_s_max: float
+    receipt_s: float
+    receipt: Callable[[str, SwapTrace], None]
+    changed: Callable[[], None]
+
+
+class Models:
+    """Rows are added and never taken away while the agent runs."""
+
+    def __init__(self, world: World, tasks: asyncio.TaskGroup) -> None:
+        self.rows: dict[str, Model] = {}
+        self.healer: Healer | None = None
+        self._world = world
+        self._tasks = tasks
+        self._loop = asyncio.get_running_loop()
+
+    async def open(self, name: str, stream: str) -> Model:
+        """The row of `name`, made and restored from the journal if it was not there.
+
+        Raises:
+            RefusedError: the stream is not there (404), or the model is on another one (409).
+        """
+        if (model := self.rows.get(name)) is not None:
+            if model.stream != stream and model.driver.now != Rollout():
+                why = f"{name} is on the stream {model.stream}; retire it before moving it to {stream}"
+                raise RefusedError(why, 409)
+            return model
+        world = self._world
+        intake = world.lane.intakes.get(stream)
+        if intake is None:
+            there = ", ".join(sorted(world.lane.intakes)) or "none"
+            raise RefusedError(f"{name} wants the stream {stream!r}; this device has {there}", 404)
+        scoring = await self._scoring(name, intake)
+        room = Room(world.lane, intake, scoring, world.engine, world.store, world.clock)
+        scoring.released = room.released
+        works = Works(
+            room,
+            world.store,
+            world.fetcher,
+            world.clock,
+            rollout=lambda: driver.now,
+            receipt=lambda trace: self._receipt(name, trace),
+            changed=world.changed,
+            receipt_s=world.receipt_s,
+        )
+        driver = Driver(
+            name,
+            works.by_phase(),
+            world.journal,
+            tidy=lambda rollout: self._tidy(room, rollout),
+            changed=world.changed,
+            random=world.random,
+        )
+        redelivered = self._is_redelivered(intake)
+        model = self.rows[name] = Model(name, stream, driver, works, scoring, redelivered)
+        await driver.load()
+        self._tasks.create_task(self._run(model), name=f"model {name}")
+        return model
+
+    async def _scoring(self, name: str, intake: Intake) -> Scoring:
+        world, stream = self._world, intake.spec.name
+        stored = await asyncio.to_thread(world.outbox.accounts)
+        raw = stored.get((stream, name))
+        account = Account()
+        if raw is not None:
+            account = Account.restored(raw, redelivered=self._is_redelivered(intake))
+        scoring = Scoring(
+            model=name,
+            stream=stream,
+            topic=world.topics.scores(name),
+            epoch=world.outbox.epoch(),
+            keys=intake.decoder.keys,
+            account=account,
+            limits=Limits(
+                rows_max=intake.rows_max, wait_s=intake.wait_s, run_s_max=world.run_s_max
+            ),
+            released=lambda _: None,
+            lost=self._lost,
+        )
+        scoring.restoring = True
+
+        def join() -> None:
+            intake.scorings[name] = scoring
+
+        await asyncio.wrap_future(world.lane.call(join))
+        return scoring
+
+    def _is_redelivered(self, intake: Intake) -> bool:
+        return intake.redelivered
+
+    async def _run(self, model: Model) -> None:
+        """Score again first; then whatever the rollout was about."""
+        await self._restore(model)
+        await model.driver.run()
+
+    async def _restore(self, model: Model) -> None:
+        try:
+            await model.works.restore(model.driver.now)
+            model.trouble = ""
+        except (UnfitError, MisfitError) as error:
+            model.trouble = str(error)
+            active = model.driver.now.active
+            assert active is not None
+            logger.error("cannot restore", model=str(active), why=str(error))  # noqa: TRY400
+            await model.driver.submit(Condemned(active, f"does not load any more: {error}"))
+        except UnavailableError as error:
+            model.trouble = str(error)
+            self._tasks.create_task(self._restore_later(model), name=f"restore {model.name}")
+        finally:
+            await model.works.room.on_lane(lambda: _let_in(model.scoring))
+            self._world.changed()
+
+    async def _restore_later(self, model: Model) -> None:
+        await asyncio.sleep(RESTORE_S_RETRY)
+        if model.scoring.slot.seat is None:
+            await self._restore(model)
+
+    async def _tidy(self, room: Room, rollout: Rollout) -> None:
+        await room.keep(loaded(rollout))
+        keep = frozenset[ModelRef]().union(*(kept(m.driver.now) for m in self.rows.values()))
+        await asyncio.to_thread(self._world.store.collect, sorted(keep | kept(rollout)))
+
+    def _receipt(self, name: str, trace: SwapTrace) -> None:
+        self.rows[name].receipt = trace
+        self._world.receipt(name, trace)
+
+    def _lost(self, scoring: Scoring, seat: object, why: str) -> None:
+        assert self.healer is not None
+        self.healer.lost(scoring, seat, why)  # type: ignore[arg-type]
+
+    def condemned(self, name: str, ref: ModelRef, why: str) -> None:
+        """From any thread: `ref` should serve no more."""
+        coroutine = self.rows[name].driver.submit(Condemned(ref, why))
+        asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+    async def close(self) -> None:
+        """Give back every session; the lane has stopped."""
+        for model in self.rows.values():
+            await model.works.room.close()
+
+
+def _let_in(scoring: Scoring) -> None:
+    scoring.restoring = False

@@ -1,0 +1,175 @@
+"""What one model has loaded: the seats of its versions, and the way to the lane.
+
+A version that is wanted and not loaded is loaded from the store, proven on its golden samples, and
+kept until the rollout no longer wants it.
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import TypeVar
+
+from agent.core import manifest as manifests
+from agent.core.errors import UnavailableError, UnfitError
+from agent.core.manifest import Manifest
+from agent.core.names import ModelRef
+from agent.ports import Clock, Engine, Store
+from agent.runtime.intake import Intake
+from agent.runtime.lane import Lane
+from agent.runtime.receipts import SwapTrace
+from agent.runtime.scoring import Scoring
+from agent.runtime.seats import Seat, ready
+
+T = TypeVar("T")
+
+
+class Room:
+    """The sessions of one model on one stream.  All but `released` belong to the event loop."""
+
+    def __init__(
+        self, lane: Lane, intake: Intake, scoring: Scoring, engine: Engine, store: Store, clock: Clock
+    ) -> None:
+        """Made on the event loop it will belong to."""
+        self._loop = asyncio.get_running_loop()
+        self.intake = intake
+        self.scoring = scoring
+        self.seats: dict[ModelRef, Seat] = {}
+        self._lane = lane
+        self._engine = engine
+        self._store = store
+        self._clock = clock
+        self._retired: set[Seat] = set()  # wanted no more, still leased
+        self._closing: set[asyncio.Task[None]] = set()
+
+    async def on_lane(self, function: Callable[[], T]) -> T:
+        """Run `function` on the lane's thread."""
+        return await asyncio.wrap_future(self._lane.call(function))
+
+    async def seat(self, ref: ModelRef, *, background: bool) -> Seat:
+        """The seat of `ref`, loaded and proven if it was not yet.
+
+        Raises:
+            UnfitError, MisfitError, UnavailableError: as `Engine.load`; UnfitError too where the
+                golden outputs are not reproduced.
+        """
+        if (seat := self.seats.get(ref)) is not None:
+            return seat
+        folder = await asyncio.to_thread(self._store.path_of, ref)
+        if folder is None:
+            raise UnfitError(f"the files of {ref} are not in the store, or not whole")
+        manifest = await asyncio.to_thread(read_manifest, folder, ref)
+        seat = await self._uncancelled(lambda: self._load(ref, folder, manifest, background))
+        await self.on_lane(lambda: self.intake.decoder.want(manifest.features.names))
+        self.seats[ref] = seat
+        return seat
+
+    def _load(self, ref: ModelRef, folder: Path, manifest: Manifest, background: bool) -> Seat:
+        session = self._engine.load(ref, folder, manifest, background=background)
+        try:
+            golden = session.golden()
+            if not golden.ok:
+                raise UnfitError(golden.why)
+            return ready(manifest, session, self.intake.spec.late_s)
+        except BaseException:
+            session.close()
+            raise
+
+    async def _uncancelled(self, load: Callable[[], Seat]) -> Seat:
+        """Loading in a thread; if the wish is withdrawn meanwhile, what was loaded is closed."""
+        future = asyncio.get_running_loop().run_in_executor(None, load)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            future.add_done_callback(_close_late)
+            raise
+
+    async def watch(self, trace: SwapTrace) -> None:
+        """Follow the stream for a receipt from now on."""
+        trace.rss_before = self.rss_bytes()
+
+        def begin() -> None:
+            trace.watch(self.scoring.recent, self._clock.monotonic())
+            self.scoring.trace = trace
+
+        await self.on_lane(begin)
+
+    async def swap(self, seat: Seat | None, trace: SwapTrace | None) -> None:
+        """`seat` takes the stream from the next reading on."""
+        if seat is not None:
+            await asyncio.to_thread(seat.session.serve)
+        if trace is not None:
+            trace.time = self._clock.wall()
+        await self.on_lane(lambda: self.scoring.swap(seat, trace))
+
+    async def take_back(self, bad: Seat | None, good: Seat | None, trace: SwapTrace) -> None:
+        """`good` takes the stream and all that `bad` has not answered."""
+        if good is not None:
+            await asyncio.to_thread(good.session.serve)
+        trace.time = self._clock.wall()
+
+        def back() -> None:
+            self.scoring.swap(good, trace)
+            if bad is not None:
+                self.scoring.take_from(bad, good)
+
+        await self.on_lane(back)
+
+    async def keep(self, wanted: frozenset[ModelRef]) -> None:
+        """Let go of every session that is not of `wanted`, as soon as nothing in flight needs it."""
+        for ref in [ref for ref in self.seats if ref not in wanted]:
+            seat = self.seats.pop(ref)
+            self._retired.add(seat)
+            needed = await self.on_lane(lambda seat=seat: seat in self.scoring.seats())  # type: ignore[misc]
+            if not needed:
+                await self._close(seat)
+
+    def released(self, seat: Seat) -> None:
+        """Nothing in flight needs `seat` any more.  Called on the lane's thread."""
+        if seat in self._retired:
+            self._loop.call_soon_threadsafe(self._close_soon, seat)
+
+    def _close_soon(self, seat: Seat) -> None:
+        task = asyncio.ensure_future(self._close(seat))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    async def _close(self, seat: Seat) -> None:
+        if seat in self._retired:
+            self._retired.discard(seat)
+            await asyncio.to_thread(seat.session.close)
+
+    async def close(self) -> None:
+        """Let go of everything; the lane has stopped."""
+        for seat in [*self.seats.values(), *self._retired]:
+            await asyncio.to_thread(seat.session.close)
+        self.seats.clear()
+        self._retired.clear()
+
+    def rss_bytes(self) -> int:
+        """Of all its workers."""
+        return sum(seat.session.rss_bytes() for seat in [*self.seats.values(), *self._retired])
+
+
+def read_manifest(folder: Path, ref: ModelRef) -> Manifest:
+    """The manifest of the package in `folder`, which must be one of `ref`'s model.
+
+    Raises:
+        UnfitError: it is not.
+        UnavailableError: it cannot be read.
+    """
+    try:
+        raw = (folder / "model.toml").read_bytes()
+    except FileNotFoundError as error:
+        raise UnfitError(f"{ref} has no model.toml") from error
+    except OSError as error:
+        raise UnavailableError(f"cannot read model.toml of {ref}: {error.strerror}") from error
+    manifest = manifests.parse(raw)
+    if manifest.name != ref.name:
+        raise UnfitError(f"model.toml is of {manifest.name}, not of {ref.name}")
+    return manifest
+
+
+def _close_late(future: "asyncio.Future[Seat] | Future[Seat]") -> None:
+    if not future.cancelled() and future.exception() is None:
+        future.result().session.close()

@@ -1,0 +1,97 @@
+"""A version made ready to sit in a slot, and the slot.
+
+A Seat joins a session to everything derived from its manifest: which features, which windows, which
+tensors, whose state.  Only the lane's thread touches one once it is seated.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from agent.core.evidence import Evidence
+from agent.core.features import Featurizer
+from agent.core.manifest import Manifest
+from agent.core.names import ModelRef
+from agent.core.states import States
+from agent.core.tensors import Assembler
+from agent.core.windows import Windower
+from agent.ports import Array, Session
+
+
+@dataclass(slots=True, eq=False)
+class Seat:
+    """One version, ready to score.  `leases` counts the chunks and jobs that still need it."""
+
+    manifest: Manifest
+    session: Session
+    featurizer: Featurizer
+    windower: Windower
+    assembler: Assembler
+    states: States | None
+    evidence: Evidence = field(default_factory=Evidence)
+    leases: int = 0
+    jobs_out: int = 0
+    lost: bool = False  # its worker is gone and being revived
+    debt: int = 0  # readings its windows hold that an earlier version has scored already
+
+    @property
+    def ref(self) -> ModelRef:
+        return self.session.ref
+
+    @property
+    def jobs_max(self) -> int:
+        """How many jobs may be out: one where each needs the state the one before it left."""
+        return 1 if self.states is not None else self.session.jobs_max
+
+    def named(self, outputs: Sequence[Array]) -> dict[str, Array]:
+        """Outputs of a run by name."""
+        return dict(zip((spec.name for spec in self.session.outputs), outputs, strict=True))
+
+    def like(self, other: "Seat") -> bool:
+        """Whether both make the same windows of the same readings."""
+        mine, theirs = self.manifest, other.manifest
+        return mine.features == theirs.features and mine.window == theirs.window
+
+
+def ready(manifest: Manifest, session: Session, late_s: float) -> Seat:
+    """A seat for `session`.
+
+    Raises:
+        UnfitError: features, windows and tensors cannot be joined; the text says which.
+    """
+    states = None
+    if manifest.state:
+        states = States(manifest.state, session.inputs, session.outputs)
+    return Seat(
+        manifest=manifest,
+        session=session,
+        featurizer=Featurizer(manifest.features),
+        windower=Windower(manifest.window, len(manifest.features.names), late_s),
+        assembler=Assembler(manifest, session.inputs),
+        states=states,
+    )
+
+
+class Slot:
+    """Where the active seat sits.  A swap is one assignment: what was taken before it is finished
+    by the seat that took it, and that seat is let go when its last lease ends."""
+
+    def __init__(self, released: Callable[[Seat], None]) -> None:
+        self._released = released
+        self.seat: Seat | None = None
+
+    def swap(self, seat: Seat | None) -> Seat | None:
+        """Put `seat` in; returns the one it replaces, which may still be leased."""
+        replaced, self.seat = self.seat, seat
+        if replaced is not None and replaced is not seat and replaced.leases == 0:
+            self._released(replaced)
+        return replaced
+
+    def lease(self, seat: Seat) -> None:
+        """One more chunk or job needs `seat`."""
+        seat.leases += 1
+
+    def release(self, seat: Seat) -> None:
+        """One less does."""
+        seat.leases -= 1
+        if seat.leases == 0 and seat is not self.seat:
+            self._released(seat)

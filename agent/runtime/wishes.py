@@ -1,0 +1,214 @@
+"""What is desired: documents in, resolved packages out to the drivers.  Level-triggered.
+
+The last good document of each source is kept in the journal, so a device that starts without a
+network knows what it was told.  A document that cannot be taken changes nothing and is answered in
+`reported`.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from random import Random
+from typing import Protocol
+
+import structlog
+
+from agent.core.errors import RefusedError, UnavailableError
+from agent.core.packages import Package, describe, read
+from agent.core.retry import delays
+from agent.core.rollout import Desired as Wish
+from agent.core.rollout import kept
+from agent.core.wire import Desired, DesiredModel, overlay, parse_desired
+from agent.ports import Fetcher, Journal
+from agent.runtime.models import Model, Models
+
+logger = structlog.get_logger(__name__)
+
+OWN = "desired"
+RETRY_S_FIRST, RETRY_S_MAX = 1.0, 120.0
+
+
+class Resolver(Protocol):
+    """Says which package a release is, out of metadata; the trust room is behind it."""
+
+    def resolve(self, metadata: Mapping[str, bytes], name: str, release: int) -> Package:
+        """Raises RefusedError where the metadata is not to be trusted or lacks the release."""
+        ...
+
+
+class Wishes:
+    """`code` and `why` say what became of the last document, as HTTP would."""
+
+    def __init__(
+        self,
+        models: Models,
+        journal: Journal,
+        fetcher: Fetcher,
+        resolver: Resolver,
+        *,
+        streams: list[str],
+        factory: Mapping[str, tuple[str, Package]],
+        refused: Callable[[str, str], None],
+        changed: Callable[[], None],
+        random: Random,
+    ) -> None:
+        self.code = 200
+        self.why = ""
+        self.revision = 0
+        self.refusals: dict[str, str] = {}  # model -> why its wish cannot be taken
+        self._models = models
+        self._journal = journal
+        self._fetcher = fetcher
+        self._resolver = resolver
+        self._streams = streams
+        self._factory = factory
+        self._refused = refused
+        self._changed = changed
+        self._random = random
+        self._documents: dict[str, Desired] = {}
+        self._raw: dict[str, bytes] = {}
+        self._renewed = asyncio.Event()
+
+    async def remember(self, groups: list[str]) -> None:
+        """Take up what was desired when the agent last ran."""
+        for source in [OWN, *(f"{OWN}:{group}" for group in groups)]:
+            raw = await asyncio.to_thread(self._journal.load_document, source)
+            if raw:
+                self._documents[source] = parse_desired(raw)
+                self._raw[source] = raw
+        self.revision = self._whole().revision
+        self._renewed.set()
+
+    async def take(self, group: str | None, raw: bytes) -> None:
+        """A document came; empty means that it was taken down, which changes nothing."""
+        source = OWN if group is None else f"{OWN}:{group}"
+        if not raw or self._raw.get(source) == raw:
+            return
+        try:
+            document = parse_desired(raw)
+            before = self._documents.get(source)
+            if before is not None and document.revision < before.revision:
+                why = f"desired: revision {document.revision} is older than {before.revision}"
+                raise RefusedError(why, 409)
+        except RefusedError as error:
+            logger.warning("desired refused", source=source, why=str(error))
+            self.code, self.why = error.code, str(error)
+            self._refused("", str(error))
+            self._changed()
+            return
+        await asyncio.to_thread(self._journal.save_document, source, raw)
+        self._documents[source], self._raw[source] = document, raw
+        self.code, self.why = 200, ""
+        self.refusals.clear()
+        self.renew()
+
+    def renew(self) -> None:
+        """Hold every model against its wish once more."""
+        self._renewed.set()
+
+    async def run(self) -> None:
+        """Until cancelled: whenever something is desired anew, tell the drivers."""
+        waits = delays(RETRY_S_FIRST, RETRY_S_MAX, self._random)
+        while True:
+            await self._renewed.wait()
+            self._renewed.clear()
+            if await self._apply():
+                waits = delays(RETRY_S_FIRST, RETRY_S_MAX, self._random)
+            else:  # the weather: again later, or sooner if something new is desired
+                try:
+                    await asyncio.wait_for(self._renewed.wait(), next(waits))
+                except TimeoutError:
+                    self._renewed.set()
+
+    def _whole(self) -> Desired:
+        groups = [d for source, d in self._documents.items() if source != OWN]
+        return overlay(groups, self._documents.get(OWN))
+
+    async def _apply(self) -> bool:
+        """False if a wish has to wait for the weather."""
+        settled = True
+        if not self._documents:
+            for name, (stream, package) in self._factory.items():
+                await self._desire(name, DesiredModel(package.ref.release, stream), package)
+            return True
+        whole = self._whole()
+        self.revision = whole.revision
+        for name, wish in whole.models.items():
+            try:
+                package = await self._resolve(whole, name, wish)
+                await self._desire(name, wish, package)
+                self.refusals.pop(name, None)
+            except RefusedError as error:
+                self._refuse(name, error)
+            except UnavailableError as error:
+                settled = False
+                self.refusals[name] = f"waiting for the repository: {error}"
+        for name, model in self._models.rows.items():
+            if name not in whole.models:
+                await model.driver.submit(Wish(None))
+        self._changed()
+        return settled
+
+    def _refuse(self, name: str, error: RefusedError) -> None:
+        why = str(error)
+        if self.refusals.get(name) != why:
+            logger.warning("wish refused", model=name, why=why)
+            self._refused(name, why)
+        self.refusals[name] = why
+        self.code, self.why = error.code, why
+
+    async def _desire(self, name: str, wish: DesiredModel, package: Package) -> None:
+        model = await self._models.open(name, self._stream_of(name, wish))
+        model.works.overrides = wish.rollout
+        model.works.packages[package.ref.digest] = package
+        await model.driver.submit(Wish(package.ref))
+
+    def _stream_of(self, name: str, wish: DesiredModel) -> str:
+        """The stream that the wish names, or the one the model is on, or the only one there is."""
+        if wish.stream is not None:
+            return wish.stream
+        if (model := self._models.rows.get(name)) is not None:
+            return model.stream
+        if name in self._factory:
+            return self._factory[name][0]
+        if len(self._streams) == 1:
+            return self._streams[0]
+        there = ", ".join(self._streams) or "none"
+        raise RefusedError(f"{name}: say on which stream; this device has {there}", 400)
+
+    async def _resolve(self, whole: Desired, name: str, wish: DesiredModel) -> Package:
+        known = await asyncio.to_thread(self._known, name, wish.release)
+        if known is not None:
+            return known
+        bundle: Mapping[str, bytes] = whole.metadata or {}
+        if whole.metadata is not None:
+            try:
+                package = self._resolver.resolve(bundle, name, wish.release)
+            except RefusedError as error:
+                if error.code != 404:  # 404: the document came with older metadata
+                    raise
+                package = None
+            if package is not None:
+                await self._keep(package)
+                return package
+        bundle = await self._fetcher.metadata()
+        package = self._resolver.resolve(bundle, name, wish.release)
+        await self._keep(package)
+        return package
+
+    def _known(self, name: str, release: int) -> Package | None:
+        """A package that was resolved before and is still in play: no network is needed for it."""
+        model: Model | None = self._models.rows.get(name)
+        rollout = model.driver.now if model is not None else self._journal.load(name)
+        if not any(ref.release == release for ref in kept(rollout)):
+            return None
+        raw = self._journal.load_document(f"package:{name}:{release}")
+        return read(json.loads(raw)) if raw else None
+
+    async def _keep(self, package: Package) -> None:
+        raw = json.dumps(describe(package)).encode()
+        name = f"package:{package.ref.name}:{package.ref.release}"
+        await asyncio.to_thread(self._journal.save_document, name, raw)
+
+
+__all__ = ["Resolver", "Wishes"]

@@ -1,0 +1,191 @@
+"""What each phase of a rollout does.  To return is to pass; to raise is to fail, with the blame.
+
+Work is idempotent: after a restart the same phase begins again.  It may be cancelled at any await
+until promotion.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from agent.core import judge
+from agent.core.errors import UnavailableError, UnfitError
+from agent.core.evidence import Evidence
+from agent.core.manifest import Bars
+from agent.core.names import Digest, ModelRef
+from agent.core.packages import Package
+from agent.core.rollout import Phase, Rollout
+from agent.core.wire import apply_bars
+from agent.ports import Clock, Fetcher, Store
+from agent.runtime.receipts import SwapTrace
+from agent.runtime.room import Room, read_manifest
+
+LOOK_S = 0.1  # between looks at the evidence
+
+
+class Works:
+    """The work on one model.  `progress` (0 to 1) is of the phase in hand."""
+
+    def __init__(
+        self,
+        room: Room,
+        store: Store,
+        fetcher: Fetcher,
+        clock: Clock,
+        *,
+        rollout: Callable[[], Rollout],
+        receipt: Callable[[SwapTrace], None],
+        changed: Callable[[], None],
+        receipt_s: float,
+    ) -> None:
+        self.room = room
+        self.packages: dict[Digest, Package] = {}
+        self.overrides: Mapping[str, Any] = {}
+        self.progress = 0.0
+        self.swaps = 0
+        self.rollbacks = 0
+        self._store = store
+        self._fetcher = fetcher
+        self._clock = clock
+        self._rollout = rollout
+        self._receipt = receipt
+        self._changed = changed
+        self._receipt_s = receipt_s
+        self._trace: SwapTrace | None = None
+
+    def by_phase(self) -> dict[Phase, Callable[[ModelRef], Awaitable[None]]]:
+        """The work of each phase, for the driver."""
+        return {
+            Phase.FETCHING: self.fetch,
+            Phase.VERIFYING: self.verify,
+            Phase.PREFLIGHT: self.preflight,
+            Phase.SHADOW: self.shadow,
+            Phase.CANARY: self.canary,
+            Phase.PROMOTING: self.promote,
+            Phase.PROBATION: self.probation,
+            Phase.ROLLING_BACK: self.roll_back,
+            Phase.RETIRING: self.retire,
+        }
+
+    async def restore(self, rollout: Rollout) -> None:
+        """After a start: the version that was active scores again, before anything else."""
+        if rollout.active is not None:
+            seat = await self.room.seat(rollout.active, background=False)
+            await self.room.swap(seat, None)
+
+    async def fetch(self, ref: ModelRef) -> None:
+        """Every file of the package, into the store's partials."""
+        self.progress = 0.0
+        if await asyncio.to_thread(self._store.path_of, ref) is not None:
+            return
+        package = self._package(ref)
+        done = 0
+
+        def count(size: int) -> None:
+            nonlocal done
+            done += size
+            self.progress = min(1.0, done / max(1, package.size))
+            self._changed()
+
+        for file in package.files:
+            partial = await asyncio.to_thread(self._store.partial, package, file)
+            try:
+                missing = sum(end - start for start, end in partial.holes())
+                count(file.size - missing)
+                await self._fetcher.fetch(file, partial, count)
+            finally:
+                partial.close()
+
+    async def verify(self, ref: ModelRef) -> None:
+        """Size and SHA-256 of every file, before anything parses it; then the manifest."""
+        self.progress = 0.0
+        folder = await asyncio.to_thread(self._store.path_of, ref)
+        if folder is None:
+            folder = await asyncio.to_thread(self._store.adopt, self._package(ref))
+        await asyncio.to_thread(read_manifest, folder, ref)
+
+    async def preflight(self, ref: ModelRef) -> None:
+        """Load it at the lowest priority beside the live one, and have it reproduce its golden
+        outputs in the process that will serve."""
+        self.progress = 0.0
+        self._trace = SwapTrace("swap", self._rollout().active, ref)
+        await self.room.watch(self._trace)
+        await self.room.seat(ref, background=True)
+
+    async def shadow(self, ref: ModelRef) -> None:
+        """Passes through: the candidate does not yet score beside the active version."""
+        await self.room.seat(ref, background=True)
+
+    async def canary(self, ref: ModelRef) -> None:
+        """Passes through: the candidate does not yet answer for a share of the sensors."""
+        await self.room.seat(ref, background=True)
+
+    async def promote(self, ref: ModelRef) -> None:
+        """The candidate takes the stream at a batch boundary."""
+        self.progress = 0.0
+        seat = await self.room.seat(ref, background=True)
+        if self._trace is None or self._trace.new != ref:
+            self._trace = SwapTrace("swap", self._rollout().active, ref)
+        latency = await self.room.on_lane(
+            lambda: self.room.scoring.recent.whole(self._clock.monotonic())
+        )
+        seat.evidence = Evidence(before_p99_ms=latency.quantile(0.99))
+        await self.room.swap(seat, self._trace)
+        self.swaps += 1
+
+    async def probation(self, ref: ModelRef) -> None:
+        """Watch it serve until it has shown enough, or too much."""
+        seat = await self.room.seat(ref, background=False)
+        if self._rollout().active == ref and self.room.scoring.slot.seat is not seat:
+            await self.room.swap(seat, None)  # after a restart in mid-probation
+        bar = self._bars(seat.manifest.rollout).probation
+        began = self._clock.monotonic()
+        receipt_at = began + self._receipt_s
+        while True:
+            seen = seat.evidence
+            seen.seconds = self._clock.monotonic() - began
+            verdict = await self.room.on_lane(lambda seen=seen: judge.probation(seen, bar))  # type: ignore[misc]
+            self.progress = verdict.progress
+            if verdict.word != "WATCH" or self._clock.monotonic() >= receipt_at:
+                self._hand_receipt()
+            if verdict.word == "PASS":
+                return
+            if verdict.word == "FAIL":
+                raise UnfitError(verdict.why)
+            await asyncio.sleep(LOOK_S)
+
+    async def roll_back(self, ref: ModelRef) -> None:
+        """The known good takes the stream, and all that the bad version has not answered."""
+        self._hand_receipt()
+        rollout = self._rollout()
+        good = None
+        if rollout.known_good is not None:
+            good = await self.room.seat(rollout.known_good, background=False)
+        trace = SwapTrace("rollback", ref, rollout.known_good, why=rollout.reason)
+        trace.rss_before = self.room.rss_bytes()
+        trace.watch(self.room.scoring.recent, self._clock.monotonic())
+        await self.room.take_back(self.room.seats.get(ref), good, trace)
+        self.rollbacks += 1
+        self._trace = trace
+        await asyncio.sleep(min(self._receipt_s, 0.5))
+        self._hand_receipt()
+
+    async def retire(self, ref: ModelRef) -> None:  # noqa: ARG002  # as every work
+        """Nothing scores this model's stream any more."""
+        await self.room.swap(None, None)
+
+    def _hand_receipt(self) -> None:
+        if self._trace is not None and self._trace.swapped:
+            self._trace.rss_after = self.room.rss_bytes()
+            self._trace.finished = True
+            self._receipt(self._trace)
+        self._trace = None
+
+    def _bars(self, bars: Bars) -> Bars:
+        return apply_bars(bars, self.overrides)
+
+    def _package(self, ref: ModelRef) -> Package:
+        package = self.packages.get(ref.digest)
+        if package is None:
+            raise UnavailableError(f"the list of {ref}'s files has not come from the repository yet")
+        return package
