@@ -7,9 +7,8 @@ with the roles to raise and sign again; `bundle` is what a device would be hande
 
 import hashlib
 import json
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import (
@@ -27,6 +26,9 @@ from tuf.api.metadata import (
 
 from agent.core.names import Digest, ModelRef
 from agent.core.packages import FileEntry, Package, describe, digest_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 NOW = 1_800_000_000.0  # 2027-01-15; no test asks the real clock
 DAY = 86400.0
@@ -77,7 +79,7 @@ class TufRepository:
         for role in ("root", *self.families, "targets", "snapshot", "timestamp"):
             self.write(role)
 
-    # ---- what a test reaches for ------------------------------------------------------------------
+    # ---- what a test reaches for ----------------------------------------------------------------
 
     def add_family(self, name: str, paths: list[str] | None = None, keys: int = 2) -> Targets:
         """Delegate `name/*` to a new role; not yet published."""
@@ -138,7 +140,7 @@ class TufRepository:
     def issue(self, when: float) -> None:
         self.timestamp.unrecognized_fields["custom"] = {"issued": int(when)}
 
-    # ---- publishing -------------------------------------------------------------------------------
+    # ---- publishing -----------------------------------------------------------------------------
 
     def publish(self, *roles: str) -> None:
         """Raise and sign `roles`, and whatever must follow: snapshot and timestamp."""
@@ -170,7 +172,9 @@ class TufRepository:
 
     def name_of(self, role: str) -> str:
         """The file in which `role` stands."""
-        return "timestamp.json" if role == "timestamp" else f"{self.signed(role).version}.{role}.json"
+        return (
+            "timestamp.json" if role == "timestamp" else f"{self.signed(role).version}.{role}.json"
+        )
 
     def bundle(self) -> dict[str, bytes]:
         """What a device is handed: every root and the newest of everything else."""
@@ -184,7 +188,11 @@ class TufRepository:
 
     def _meta(self, role: str) -> MetaFile:
         version, raw = self.signed(role).version, self.files.get(self.name_of(role))
-        return MetaFile.from_data(version, raw, ["sha256"]) if self.hashes and raw else MetaFile(version)
+        return (
+            MetaFile.from_data(version, raw, ["sha256"])
+            if self.hashes and raw
+            else MetaFile(version)
+        )
 
     def _rank(self, role: str) -> int:
         order = ("root", "targets", "snapshot", "timestamp")

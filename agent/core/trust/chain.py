@@ -143,12 +143,7 @@ class _Ladder:
     def root(self) -> None:
         found = (_ROOT_FILE.fullmatch(name) for name in self._bundle)
         newer = sorted(n for m in found if m and (n := int(m[1])) > self._set.root.version)
-        if len(newer) > ROOTS_MAX:
-            raise UntrustedError(
-                Kind.BOUNDS,
-                f"the bundle holds {len(newer)} new roots; at most {ROOTS_MAX} are taken at once",
-            )
-        for version in newer:
+        for version in newer[:ROOTS_MAX]:
             if version != self._set.root.version + 1:
                 raise UntrustedError(
                     Kind.ROOT_CHAIN,
@@ -156,6 +151,12 @@ class _Ladder:
                     f" {self._set.root.version + 1} first; send a bundle that begins there",
                 )
             self._take("root", f"{version}.root.json", self._set.update_root)
+        if len(newer) > ROOTS_MAX:  # what was taken is kept, so the next try gets further
+            raise UntrustedError(
+                Kind.BOUNDS,
+                f"of {len(newer)} new roots the first {ROOTS_MAX} were taken, which is the most at"
+                " once; try again",
+            )
 
     def timestamp(self) -> None:
         # As stored it is the floor for the new one, expired or not.  If a new root has revoked the
