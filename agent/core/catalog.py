@@ -1,12 +1,15 @@
 """The unsigned list of what a repository holds: `metadata/catalog.json`.
 
-    {"schema": 1, "packages": [<packages.describe(…)>, …]}
+    {"schema": 1, "packages": [<packages.describe(…)>, …], "highest": {"pump": 7}}
+
+`highest` is the highest release number each model ever had: a number is never given twice, for
+devices remember it, whatever has been removed since.
 
 It says what there is; whether it may be installed is for the trusted metadata beside it to say.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from agent.core.errors import RefusedError
 from agent.core.packages import Package, describe, read
@@ -18,10 +21,20 @@ CATALOG_BYTES_MAX = 8 * 1024 * 1024
 PACKAGES_MAX = 10_000
 
 
-def write(packages: Iterable[Package]) -> bytes:
-    """The catalog of `packages`, by name and release; `read_all` is its inverse."""
+def write(packages: Iterable[Package], highest: Mapping[str, int] | None = None) -> bytes:
+    """The catalog of `packages`, by name and release; `read_all` is its inverse.
+
+    `highest` is what was known before (`highest_in`); the packages raise it.
+    """
     ordered = sorted(packages, key=lambda p: (p.ref.name, p.ref.release))
-    document = {"schema": SCHEMA, "packages": [describe(p) for p in ordered]}
+    numbers = dict(highest or {})
+    for package in ordered:
+        numbers[package.ref.name] = max(numbers.get(package.ref.name, 0), package.ref.release)
+    document = {
+        "schema": SCHEMA,
+        "packages": [describe(p) for p in ordered],
+        "highest": numbers,
+    }
     return json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n"
 
 
@@ -48,6 +61,15 @@ def read_all(raw: bytes) -> list[Package]:
     if len(numbers) != len(packages):
         raise RefusedError("the catalog lists a release twice")
     return sorted(packages, key=lambda p: (p.ref.name, p.ref.release))
+
+
+def highest_in(raw: bytes) -> dict[str, int]:
+    """The highest release number each model ever had.  Raises as `read_all`."""
+    numbers = {p.ref.name: p.ref.release for p in read_all(raw)}
+    listed = read_object(raw, "the catalog", bytes_max=CATALOG_BYTES_MAX).get("highest", {})
+    if not isinstance(listed, dict) or not all(type(n) is int and n >= 0 for n in listed.values()):
+        raise RefusedError("the catalog has highest numbers that are none")
+    return {name: max(listed.get(name, 0), numbers.get(name, 0)) for name in {*listed, *numbers}}
 
 
 def find(raw: bytes, name: str, release: int | None = None) -> Package:

@@ -52,14 +52,15 @@ class Transfer:
         """Whether every block has come."""
         return not self._wanted and not self._out
 
-    def ask(self) -> Request | None:
+    def ask(self, held: int = 0) -> Request | None:
         """What to ask for next; None while enough is out or nothing is left to ask for.
 
+        `held` blocks have come and wait to be written: they take up the window as well.
         Half the window is asked for at a time, so that the next half is on its way while this one
         comes in.
         """
-        room = self._window - len(self._out)
-        if not self._wanted or (self._out and room < max(1, self._window // 2)):
+        room = self._window - len(self._out) - held
+        if not self._wanted or room < max(1, self._window // 2):
             return None
         first = self._wanted[0]
         blocks: list[int] = []

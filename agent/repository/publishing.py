@@ -1,0 +1,175 @@
+"""What a publisher does to a repository: add a release, remove one, publish what is there.
+
+Adding is visible at once: the catalog, and what the Publisher makes of it, are renewed with every
+change.  `publish` does the same again without a change, to renew signatures before they expire.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from agent.adapters.files import read_folder
+from agent.core import catalog
+from agent.core.errors import RefusedError, UnavailableError
+from agent.core.manifest import Manifest
+from agent.core.names import ModelRef
+from agent.core.onnx_file import OnnxFacts
+from agent.core.packages import Package, digest_of
+from agent.repository.layout import Repository
+
+TAGS_MAX = 64
+_TAG = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,63}$")
+
+
+class Publisher(Protocol):
+    """Turns what a repository holds into the metadata that devices believe."""
+
+    def init(self, repo: Repository) -> None:
+        """Whatever an empty repository needs (keys, the devices' trust anchor)."""
+        ...
+
+    def write(self, repo: Repository, packages: Sequence[Package]) -> None:
+        """Write the metadata files for exactly these packages under `repo.metadata`."""
+        ...
+
+
+class UnsignedPublisher:
+    """Writes nothing beside the catalog: for tests, and for devices told to trust a folder."""
+
+    def init(self, repo: Repository) -> None:
+        """Nothing is needed."""
+
+    def write(self, repo: Repository, packages: Sequence[Package]) -> None:
+        """The catalog is all there is, and it is written already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """What became of an `add`: `fresh` is False where the newest release has the same bytes."""
+
+    package: Package
+    fresh: bool
+
+
+def init(folder: Path, publisher: Publisher) -> Repository:
+    """A new repository.  Raises RefusedError (409) if there is one."""
+    repo = Repository.init(folder)
+    publisher.init(repo)
+    _renew(repo, (), publisher)
+    return repo
+
+
+def add(
+    repo: Repository,
+    folder: Path,
+    publisher: Publisher,
+    *,
+    tags: Mapping[str, str] | None = None,
+    again: bool = False,
+    build: Callable[[Path], object] | None = None,
+) -> Added:
+    """Register the package in `folder` as the next release of its model.
+
+    Where golden samples are missing, `build` is called first.  The same bytes as the newest release
+    are no new release, unless `again`: that is how old bytes are rolled forward under a new number.
+
+    Raises:
+        UnfitError: it is no package; the text names the file.
+        RefusedError: a tag cannot be taken, or another command is writing.
+        UnavailableError: the disk said no.
+    """
+    contents = read_folder(folder)
+    if not contents.has_golden:
+        if build is None:
+            golden = contents.manifest.golden.file
+            raise RefusedError(f"{folder} has no {golden}; run `edge-agent model build {folder}`")
+        build(folder)
+        contents = read_folder(folder)
+    wanted = {**contents.manifest.tags, **(tags or {})}
+    check_tags(wanted)
+    with repo.writing():
+        packages = repo.packages()
+        releases = [p for p in packages if p.ref.name == contents.manifest.name]
+        newest = max(releases, key=lambda p: p.ref.release, default=None)
+        digest = digest_of(contents.manifest.name, contents.files)
+        if newest is not None and newest.ref.digest == digest and not again:
+            return Added(newest, fresh=False)
+        release = repo.next_release(contents.manifest.name)
+        package = Package(
+            ref=ModelRef(contents.manifest.name, release, digest),
+            version=str(release),
+            files=contents.files,
+            tags=wanted,
+            custom=requirements(contents.manifest, contents.facts),
+        )
+        for file in package.files:
+            repo.put(file, folder / file.path)
+        _renew(repo, [*packages, package], publisher)
+    return Added(package, fresh=True)
+
+
+def remove(repo: Repository, name: str, release: int, publisher: Publisher) -> int:
+    """Forget a release, and the blobs that no other release needs; gives the bytes that came free.
+
+    Devices that run it go on; nobody can fetch it any more, and its number is not given again.
+
+    Raises:
+        RefusedError: there is no such release (404), or another command is writing.
+    """
+    with repo.writing():
+        packages = repo.packages()
+        gone = catalog.pick(packages, name, release)
+        left = [package for package in packages if package.ref != gone.ref]
+        _renew(repo, left, publisher)
+        return repo.sweep(left)
+
+
+def publish(repo: Repository, publisher: Publisher) -> int:
+    """Renew the metadata of what is there; gives how many releases that is.
+
+    Raises:
+        UnavailableError: a blob is missing or not whole; nothing was changed.
+    """
+    with repo.writing():
+        packages = repo.packages()
+        for package in packages:
+            for file in package.files:
+                blob = repo.blob(file)
+                if not blob.is_file() or blob.stat().st_size != file.size:
+                    raise UnavailableError(
+                        f"{file.path} of {package.ref} is missing from {repo.folder};"
+                        f" add the package again, or remove {package.ref}"
+                    )
+        _renew(repo, packages, publisher)
+    return len(packages)
+
+
+def _renew(repo: Repository, packages: Sequence[Package], publisher: Publisher) -> None:
+    """From packages to what devices read.  Blobs are there before anything names them."""
+    repo.write_packages(packages)
+    publisher.write(repo, packages)
+    repo.write_bundle()
+
+
+def check_tags(tags: Mapping[str, str]) -> None:
+    """Raises RefusedError if a tag cannot be taken."""
+    if len(tags) > TAGS_MAX:
+        raise RefusedError(f"a release carries at most {TAGS_MAX} tags, not {len(tags)}")
+    for key, value in tags.items():
+        if _TAG.fullmatch(key) is None or len(value) > 256 or not value.isprintable():
+            raise RefusedError(f"{key}={value!r} is no tag; write --tag area=pumps")
+
+
+def requirements(manifest: Manifest, facts: OnnxFacts) -> dict[str, Any]:
+    """What a device must have to run the package, to be known before anything is fetched."""
+    return {
+        "runtime": {
+            "ir_version": facts.ir_version,
+            "opsets": dict(facts.opsets),
+            "providers": list(manifest.runtime.providers),
+            "require": manifest.runtime.require,
+            "memory_mb": manifest.runtime.memory_mb,
+        }
+    }
