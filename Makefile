@@ -23,7 +23,7 @@ $(RUN):
 
 $(DEMO): pyproject.toml | $(RUN)
 	@echo "installing what the agent needs (once, about a minute) …"
-	@$(INSTALL) '.[cpu,embedded]'
+	@$(INSTALL) '.[cpu,embedded,publish]'
 	@touch $@
 
 $(DEV): pyproject.toml | $(RUN)
