@@ -16,6 +16,7 @@ from agent.commands.saying import AsJson, Broker, Root, checked_id, ending, fail
 from agent.core.names import is_id
 from agent.core.wire import COMMANDS
 from agent.repository import dial
+from agent.repository.asking import ask
 from agent.repository.conversation import Conversation
 from agent.repository.fleet import Device, fleet_of, take, value_of
 
@@ -114,7 +115,7 @@ def _send(
             settings = dial.settings(*broker, os.environ)
             checked_id("device", device)
         with Conversation(settings) as talk:
-            answer = talk.ask(device, name, args, timeout_s=timeout_s)
+            answer = ask(talk, device, name, args, timeout_s=timeout_s)
         code, why = answer.get("code", 200), str(answer.get("why") or "")
         if as_json:
             typer.echo(json.dumps(answer, ensure_ascii=False))

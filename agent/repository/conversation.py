@@ -1,4 +1,4 @@
-"""A short talk with the broker from the operator's side: collect, publish, follow, ask.
+"""A short talk with the broker from the operator's side: collect, publish, follow.
 
 Synchronous, for commands that end.  Not the device's link: nothing is kept here across a restart,
 and while a follower reconnects by itself, a publisher that is cut off says so instead of waiting.
@@ -8,9 +8,9 @@ import contextlib
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from queue import Empty, SimpleQueue
-from typing import Any, Self
+from typing import Self
 
 from paho.mqtt.client import Client, ConnectFlags, MQTTMessage
 from paho.mqtt.packettypes import PacketTypes
@@ -18,20 +18,18 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from agent.config import Mqtt
-from agent.core import wire
 from agent.core.errors import RefusedError, UnavailableError
-from agent.core.strict import read_object
 from agent.core.topics import Topics
 from agent.ports import Message
 from agent.repository import dial
 
 PUBLISH_S_MAX = 10.0
+SUBACK_S = 3.0  # of one try to subscribe
 POSTED_MAX = 1000  # on their way, before the poster waits
 STALL_S_MAX = 30.0  # without a single acknowledgement
 SETTLE_S_MAX = 2.0  # for all that is retained, where the broker does not let us hear our own echo
 QUIET_S = 0.1  # after our echo: not every broker keeps the order between retained and live
-ANSWER_BYTES_MAX = 4 * 2**20
-EXPIRES_S_MIN = 60.0  # clocks differ: a command of ours is good for at least so long
+PACKET_BYTES_MAX = 4 * 2**20
 
 
 class Conversation:
@@ -48,10 +46,11 @@ class Conversation:
         self._echo = Topics(settings.root, self._name).answer("echo")
         self._inbox: SimpleQueue[Message] = SimpleQueue()
         self._answered = threading.Event()
+        self._is_up = threading.Event()
         self._connack: ReasonCode | None = None
         self._packet_bytes_max: int | None = None
         self._filters: list[str] = []
-        self._granted: dict[int, list[ReasonCode]] = {}
+        self._granted: dict[int | None, list[ReasonCode]] = {}
         self._suback = threading.Condition()
         self._acks = threading.Condition()
         self._posted = self._acked = 0
@@ -59,12 +58,13 @@ class Conversation:
         self._url = dial.url_of(settings)
         self._client = dial.client(settings, self._name)
         self._client.on_connect = self._on_connect
+        self._client.on_disconnect = self._on_disconnect
         self._client.on_message = self._on_message
         self._client.on_publish = self._on_publish
         self._client.on_subscribe = self._on_subscribe
 
     def __enter__(self) -> Self:
-        dial.connect(self._client, self._settings, packet_bytes_max=ANSWER_BYTES_MAX)
+        dial.connect(self._client, self._settings, packet_bytes_max=PACKET_BYTES_MAX)
         self._client.loop_start()
         came = self._answered.wait(dial.CONNECT_S_MAX)
         if not came or (self._connack is not None and self._connack.is_failure):
@@ -168,17 +168,24 @@ class Conversation:
             RefusedError: the broker does not let us.
         """
         self._filters += [f for f in filters if f not in self._filters]
-        _, mid = self._client.subscribe([(f, 1) for f in filters])
-        if mid is None:
-            raise UnavailableError(f"the connection to {self._url} was lost")
-        with self._suback:
-            came = self._suback.wait_for(lambda: mid in self._granted, PUBLISH_S_MAX)
-            granted = self._granted.pop(mid, [])
-        if not came:
-            raise UnavailableError(f"{self._url} did not answer a subscription")
+        until = time.monotonic() + PUBLISH_S_MAX
+        while (granted := self._subscribe(filters)) is None:
+            if time.monotonic() > until:
+                raise UnavailableError(f"{self._url} did not answer a subscription")
         for name, reason in zip(filters, granted, strict=False):
             if reason.is_failure:
                 raise RefusedError(f"{self._url} does not let us read {name}: {reason}", 403)
+
+    def _subscribe(self, filters: Sequence[str]) -> list[ReasonCode] | None:
+        """One try; None if the connection broke meanwhile, or the broker takes its time."""
+        if not self._is_up.wait(SUBACK_S):
+            return None
+        _, mid = self._client.subscribe([(f, 1) for f in filters])
+        with self._suback:
+            self._suback.wait_for(
+                lambda: mid in self._granted or not self._is_up.is_set(), SUBACK_S
+            )
+            return self._granted.pop(mid, None)
 
     def next(self, timeout_s: float) -> Message | None:
         """The next message under any filter followed, or None if none came in time."""
@@ -211,35 +218,6 @@ class Conversation:
                 until = max(until, time.monotonic() + QUIET_S)
         return {topic: payload for topic, payload in found.items() if payload}
 
-    def ask(
-        self, device: str, name: str, args: Mapping[str, Any], *, timeout_s: float
-    ) -> dict[str, Any]:
-        """Send the command `name` and wait for its answer, whatever it says.
-
-        Raises:
-            UnavailableError: none came in time.
-            RefusedError: the answer is none.
-        """
-        ident = secrets.token_hex(8)
-        topics = Topics(self.root, device)
-        self.follow(topics.answer(ident))
-        body = wire.command(ident, time.time() + max(timeout_s, EXPIRES_S_MIN), args)
-        self.publish(
-            topics.command(name),
-            body,
-            response_topic=topics.answer(ident),
-            correlation=ident.encode(),
-        )
-        for message in self.messages(time.monotonic() + timeout_s):
-            if message is not None and message.topic == topics.answer(ident):
-                return read_object(
-                    message.payload, f"the answer of {device}", bytes_max=ANSWER_BYTES_MAX
-                )
-        raise UnavailableError(
-            f"{device} did not answer {name} within {timeout_s:g} s;"
-            f" see whether it is online: edge-agent status --device {device}"
-        )
-
     # ---- callbacks: on the network thread, which an exception would end without a word -----------
 
     def _on_connect(
@@ -254,7 +232,14 @@ class Conversation:
         self._packet_bytes_max = getattr(properties, "MaximumPacketSize", None)
         if self._filters and not reason.is_failure:
             self._client.subscribe([(f, 1) for f in self._filters])
+        if not reason.is_failure:
+            self._is_up.set()
         self._answered.set()
+
+    def _on_disconnect(self, *_: object) -> None:
+        self._is_up.clear()
+        with self._suback:
+            self._suback.notify_all()
 
     def _on_message(self, _client: Client, _userdata: object, message: MQTTMessage) -> None:
         properties = message.properties

@@ -21,6 +21,17 @@ KEEPALIVE_S = 30
 RECONNECT_S_MAX = 10
 
 
+class _TidySocket(ssl.SSLSocket):
+    """Closed when the handshake fails, which paho forgets."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        try:
+            super().do_handshake(block)
+        except OSError:
+            self.close()
+            raise
+
+
 def settings(url: str, root: str, environ: Mapping[str, str]) -> Mqtt:
     """The broker settings of an operator: `url` and `root` where given, else the environment's.
 
@@ -87,15 +98,26 @@ def connect(client: Client, mqtt: Mqtt, *, packet_bytes_max: int) -> None:
             properties=properties,
         )
     except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise UnavailableError(
-            f"{url} cannot be reached: {why}; is the broker running, and is this its URL?"
-        ) from error
+        raise UnavailableError(f"{url} cannot be reached: {_why(error)}") from error
+
+
+def _why(error: Exception) -> str:
+    match error:
+        case ssl.SSLCertVerificationError():
+            advice = f"name the authority in {ENV_PREFIX}MQTT__CA_FILE"
+            return f"its certificate is not trusted ({error.verify_message}); {advice}"
+        case ConnectionRefusedError():
+            return "nobody listens there; is the broker running, and is this its URL?"
+        case OSError():
+            return f"{error.strerror or error}; is this its URL?"
+        case _:
+            return str(error)
 
 
 def _tls(mqtt: Mqtt) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=mqtt.ca_file or None)
+        context.sslsocket_class = _TidySocket
         if mqtt.cert_file:
             context.load_cert_chain(mqtt.cert_file, mqtt.key_file)
     except OSError as error:
