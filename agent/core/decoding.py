@@ -1,0 +1,186 @@
+"""Payloads of one stream into Blocks: the mouth of the data river.
+
+A bad reading is counted under its reason and costs no other.  Reasons: `malformed`, `size`,
+`duplicate_key`, `type`, `not_finite`, `time`, `key`, `keys`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agent.core.blocks import Block, Keys
+from agent.core.errors import RefusedError
+from agent.core.formats.binary_documents import cbor_reader, msgpack_reader
+from agent.core.formats.delimited import CsvReader
+from agent.core.formats.instants import absurd, seconds_of
+from agent.core.formats.json_documents import JsonReader
+from agent.core.formats.keying import KEY_CHARS_MAX, NO_KEY, NO_ROOM, Numbering, TopicKey
+from agent.core.formats.packed import PackedReader
+from agent.core.formats.plan import Found, Plan, RawKey, Reader, Tally, plan_of
+from agent.core.formats.records import told
+from agent.core.streams import StreamSpec
+
+
+class Decoder:
+    """Turns payloads of `spec` into Blocks with a column for every name in `wanted`.
+
+    keys         the stream's sensors; their numbers are in the Blocks
+    last_reject  reason -> a sentence about the latest reading rejected for it
+    header       csv: what the columns are called, once known; may be set again after a restart
+    """
+
+    def __init__(self, spec: StreamSpec, wanted: Sequence[str]) -> None:
+        """Raises RefusedError if the spec cannot be followed."""
+        self._spec = spec
+        self._wanted = tuple(dict.fromkeys(wanted))
+        self.keys = Keys(spec.keys_max)
+        self.last_reject: dict[str, str] = {}
+        self._by_topic = TopicKey.is_template(spec.key)
+        template = TopicKey(spec.key) if self._by_topic else None
+        self._numbering = Numbering(self.keys, spec.keys_max, template)
+        self._plan, self._reader = self._prepare(())
+
+    @property
+    def header(self) -> tuple[str, ...]:
+        """See the class."""
+        return self._reader.header if isinstance(self._reader, CsvReader) else ()
+
+    @header.setter
+    def header(self, header: tuple[str, ...]) -> None:
+        if isinstance(self._reader, CsvReader) and not self._spec.columns:
+            self._reader.header = header
+
+    def want(self, names: Sequence[str]) -> None:
+        """Further names are wanted, from the next block on.
+
+        Raises:
+            RefusedError: they contradict those wanted already; nothing changes.
+        """
+        before = self._wanted
+        self._wanted = tuple(dict.fromkeys((*before, *names)))
+        if self._wanted == before:
+            return
+        try:
+            self._plan, self._reader = self._prepare(self.header)
+        except RefusedError:
+            self._wanted = before
+            raise
+
+    def decode(
+        self,
+        payloads: Sequence[bytes],
+        topics: Sequence[bytes] | None,
+        arrived: float,
+        now: float,
+    ) -> Block:
+        """The readings in `payloads`, in order.
+
+        Args:
+            payloads: as they came, each one reading or many.
+            topics: one for each payload, or None where the source has none.
+            arrived: monotonic seconds, passed on.
+            now: wall seconds, the time of readings that have none of their own.
+        """
+        tally = Tally(sentences=self.last_reject)
+        origin: Sequence[int] = range(len(payloads))
+        largest = self._spec.payload_bytes_max
+        if payloads and max(map(len, payloads)) > largest:
+            origin = [i for i in origin if len(payloads[i]) <= largest]
+            why = f"a payload has more than {largest} bytes (payload_bytes_max)"
+            tally.reject("size", why, len(payloads) - len(origin))
+            payloads_kept: Sequence[bytes] = [payloads[i] for i in origin]
+        else:
+            payloads_kept = payloads
+        found = self._reader.read(payloads_kept, origin, tally)
+        times, good = self._timed(found, now, tally)
+        keys, good = self._keyed(found, topics, good, tally)
+        columns: Mapping[str, NDArray[np.float64]] = {
+            name: found.columns[slot] for name, slot in self._plan.slots.items()
+        }
+        if good is not None:
+            keys, times = keys[good], times[good]
+            columns = {name: column[good] for name, column in columns.items()}
+        return Block(keys, times, columns, arrived, tally.counts)
+
+    def _timed(
+        self, found: Found, now: float, tally: Tally
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool] | None]:
+        """Event times, and which readings are good; None if all are."""
+        if found.times is None:
+            return np.full(len(found.origin), now), None
+        times = seconds_of(found.times, now)
+        # a reading without a time of its own has the device's, however wrong that is
+        bad = absurd(times, now, self._spec.time_s_max_ahead)
+        bad &= times != now
+        if not bad.any():
+            return times, None
+        stamp = found.times[int(np.flatnonzero(bad)[-1])]
+        why = f"{self._spec.time} is {_told_time(stamp)}: no time, before 1980, or too far ahead"
+        tally.reject("time", why, int(bad.sum()))
+        return times, ~bad
+
+    def _keyed(
+        self,
+        found: Found,
+        topics: Sequence[bytes] | None,
+        good: NDArray[np.bool] | None,
+        tally: Tally,
+    ) -> tuple[NDArray[np.int32], NDArray[np.bool] | None]:
+        """Key numbers, and which readings are good after all; a bad one never makes a new key."""
+        count = len(found.origin)
+        keys = np.zeros(count, np.int32)
+        if not self._spec.key:
+            keys[:] = self.keys.index("") if count else 0
+            return keys, good
+        raw: Sequence[bytes | RawKey]
+        if not self._by_topic:
+            raw = found.keys or ()
+        elif topics is None:
+            raw = [None] * count
+        elif len(topics) == count and isinstance(found.origin, range):
+            raw = topics
+        else:
+            raw = [topics[i] for i in found.origin]
+        if good is None:
+            keys[:] = self._numbering.number(raw)
+        else:
+            at = np.flatnonzero(good).tolist()
+            keys[at] = self._numbering.number([raw[i] for i in at])
+        if not count or keys.min() >= 0:
+            return keys, good
+        lacking, full = keys == NO_KEY, keys == NO_ROOM
+        if lacking.any():
+            one = raw[int(np.flatnonzero(lacking)[-1])]
+            why = f"{self._spec.key} gives no key of 1 to {KEY_CHARS_MAX} characters: {told(one)}"
+            tally.reject("key", why, int(lacking.sum()))
+        if full.any():
+            why = f"there are {self._spec.keys_max} sensors already (keys_max)"
+            tally.reject("keys", why, int(full.sum()))
+        kept = keys >= 0
+        return keys, kept if good is None else kept & good
+
+    def _prepare(self, header: tuple[str, ...]) -> tuple[Plan, Reader]:
+        spec = self._spec
+        key = "" if self._by_topic else spec.key
+        plan = plan_of(self._wanted, spec.fields, time=spec.time, key=key)
+        columns = spec.columns or header
+        makers: Mapping[str, Callable[[], Reader]] = {
+            "json": lambda: JsonReader(plan, lines=False),
+            "ndjson": lambda: JsonReader(plan, lines=True),
+            "csv": lambda: CsvReader(plan, columns, fixed=bool(spec.columns)),
+            "float32": lambda: PackedReader(plan, spec.columns or tuple(spec.fields.values())),
+            "cbor": lambda: cbor_reader(plan),
+            "msgpack": lambda: msgpack_reader(plan),
+        }
+        if spec.format == "sparkplug":
+            raise RefusedError("sparkplug is not supported yet")
+        if spec.format not in makers:
+            raise RefusedError(f"stream {spec.name}: there is no format {spec.format!r}")
+        if spec.format == "float32" and not (spec.columns or spec.fields):
+            raise RefusedError(f"stream {spec.name} is raw float32 and needs columns")
+        return plan, makers[spec.format]()
+
+
+def _told_time(stamp: object) -> str:
+    return str(stamp) if isinstance(stamp, float) else told(stamp)

@@ -1,0 +1,1 @@
+"""One file per payload format: bytes in, `Found` columns out.  `core.decoding` chooses."""

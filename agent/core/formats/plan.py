@@ -1,0 +1,89 @@
+"""What a format reader is asked for, and what it answers.  No format is known here."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from agent.core.blocks import Column
+from agent.core.errors import RefusedError
+
+Path = tuple[str, ...]
+REASON_CHARS_MAX = 240
+_PLAIN_DOT = re.compile(r"(?<!\\)\.")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Which members of a payload are read: each field once, and the two that are not features.
+
+    `fields` are the distinct paths as written; `slots` says which of them each wanted name is.
+    """
+
+    fields: tuple[str, ...]
+    slots: Mapping[str, int]
+    time: str = ""
+    key: str = ""
+
+
+def plan_of(names: Iterable[str], fields: Mapping[str, str], *, time: str, key: str) -> Plan:
+    """The plan that finds every one of `names`."""
+    order: dict[str, int] = {}
+    slots = {name: order.setdefault(fields.get(name, name), len(order)) for name in names}
+    return Plan(tuple(order), slots, time, key)
+
+
+def parts_of(path: str) -> Path:
+    """`vib.rms` as ("vib", "rms")."""
+    return tuple(part.replace("\\.", ".") for part in _PLAIN_DOT.split(path))
+
+
+def check_nesting(plan: Plan) -> None:
+    """Raises RefusedError if one member would be read both as a value and as an object."""
+    paths = {parts_of(p) for p in (*plan.fields, plan.time, plan.key) if p}
+    for path in paths:
+        for depth in range(1, len(path)):
+            if path[:depth] in paths:
+                outer, inner = ".".join(path[:depth]), ".".join(path)
+                raise RefusedError(f"{outer} is read as a value and, for {inner}, as an object")
+
+
+@dataclass(slots=True)
+class Tally:
+    """Readings that could not become a row, counted by reason; the latest of each is explained."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    sentences: dict[str, str] = field(default_factory=dict)
+
+    def reject(self, reason: str, sentence: str, readings: int = 1) -> None:
+        """Count `readings` under `reason`."""
+        self.counts[reason] = self.counts.get(reason, 0) + readings
+        self.sentences[reason] = sentence[:REASON_CHARS_MAX]
+
+
+Stamp = float | str | None  # an event time before it is understood; None: the reading has none
+RawKey = str | int | None
+
+
+@dataclass(slots=True)
+class Found:
+    """Readings a format reader found, in order.
+
+    origin   for each reading, the number of the payload it was in
+    columns  float64 [n] for each of `Plan.fields`; NaN where missing, else finite
+    times    for each reading what stood for its time; None if the plan asks for no time
+    keys     likewise for the key
+    """
+
+    origin: Sequence[int]
+    columns: list[Column]
+    times: Sequence[Stamp] | None = None
+    keys: Sequence[RawKey] | None = None
+
+
+class Reader(Protocol):
+    """A payload format."""
+
+    def read(self, payloads: Sequence[bytes], origin: Sequence[int], tally: Tally) -> Found:
+        """All readings in `payloads`, whose numbers are `origin`; what is bad goes to `tally`."""
+        ...
