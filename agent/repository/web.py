@@ -49,11 +49,15 @@ def site(repo: Repository) -> Starlette:
 class WebServer:
     """Serves `site(repo)` on a thread of its own.  Enter it to start; `port` may be 0.
 
+    `tls`: certificate chain and key as PEM files; devices on other machines want https.
+
     Raises on entering:
         UnavailableError: the address cannot be bound.
     """
 
-    def __init__(self, repo: Repository, host: str, port: int) -> None:
+    def __init__(
+        self, repo: Repository, host: str, port: int, *, tls: tuple[str, str] | None = None
+    ) -> None:
         self._server = uvicorn.Server(
             uvicorn.Config(
                 site(repo),
@@ -62,6 +66,8 @@ class WebServer:
                 log_config=None,
                 access_log=False,
                 lifespan="off",
+                ssl_certfile=tls[0] if tls else None,
+                ssl_keyfile=tls[1] if tls else None,
                 limit_concurrency=CONNECTIONS_MAX,
                 timeout_graceful_shutdown=2,
             )
@@ -73,7 +79,8 @@ class WebServer:
     def url(self) -> str:
         """Where it serves."""
         port = self._server.servers[0].sockets[0].getsockname()[1]
-        return f"http://{f'[{self._host}]' if ':' in self._host else self._host}:{port}/"
+        scheme = "https" if self._server.config.is_ssl else "http"
+        return f"{scheme}://{f'[{self._host}]' if ':' in self._host else self._host}:{port}/"
 
     def __enter__(self) -> Self:
         self._thread.start()

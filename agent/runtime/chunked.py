@@ -13,7 +13,15 @@ from contextlib import asynccontextmanager, suppress
 
 import structlog
 
-from agent.core.chunks import Block, Rejection, blocks_of, read_answer, span_of, write_request
+from agent.core.chunks import (
+    BLOCK_BYTES_MAX,
+    Block,
+    Rejection,
+    blocks_of,
+    read_answer,
+    span_of,
+    write_request,
+)
 from agent.core.enclosed import PACKED_BYTES_MAX, unpack_metadata
 from agent.core.errors import RefusedError, UnavailableError
 from agent.core.packages import FileEntry
@@ -37,6 +45,7 @@ class ChunkedFetcher:
     Args:
         timeout_s: how long the first try waits for an answer; each further one twice as long.
         tries_max: how many tries in a row without a single block end a call.
+        block_bytes: of one chunk; less where the link takes no packets of 128 KiB and a header.
     """
 
     def __init__(
@@ -47,11 +56,13 @@ class ChunkedFetcher:
         device: str,
         timeout_s: float = 10.0,
         tries_max: int = 5,
+        block_bytes: int = BLOCK_BYTES_MAX,
     ) -> None:
         self._link = link
         self._topics = Topics(root, device)
         self._timeout_s = timeout_s
         self._tries_max = tries_max
+        self._block_bytes = block_bytes
         self._waiting: dict[str, tuple[Transfer, asyncio.Queue[Block | Rejection]]] = {}
         self.counts = {"blocks": 0, "bytes": 0, "ignored": 0, "retries": 0}
 
@@ -71,7 +82,9 @@ class ChunkedFetcher:
 
     async def metadata(self) -> Mapping[str, bytes]:
         """The repository's metadata files by name.  Raises UnavailableError."""
-        transfer = MetadataTransfer(secrets.token_hex(8), bytes_max=BUNDLE_BYTES_MAX)
+        transfer = MetadataTransfer(
+            secrets.token_hex(8), bytes_max=BUNDLE_BYTES_MAX, block_bytes=self._block_bytes
+        )
         async with self._blocks(transfer) as blocks:
             async for _ in blocks:
                 if transfer.restarts > RESTARTS_MAX:
@@ -88,11 +101,15 @@ class ChunkedFetcher:
             UnavailableError: it broke off; what came stays, the next call goes on from there.
         """
         transfer = Transfer(
-            secrets.token_hex(8), file=file.sha256, size=file.size, blocks=blocks_of(into.holes())
+            secrets.token_hex(8),
+            file=file.sha256,
+            size=file.size,
+            blocks=blocks_of(into.holes(), self._block_bytes),
+            block_bytes=self._block_bytes,
         )
         async with self._blocks(transfer) as blocks:
             async for block in blocks:
-                start, _ = span_of(block.index, file.size)
+                start, _ = span_of(block.index, file.size, self._block_bytes)
                 await asyncio.to_thread(into.write, start, block.body)
                 progress(len(block.body))
 

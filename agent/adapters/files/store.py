@@ -217,10 +217,12 @@ class FileStore:
     def collect(self, keep: Sequence[ModelRef]) -> int:
         """Drop every version and partial not in `keep`; returns the bytes given back."""
         kept = {_hex(ref.digest) for ref in keep}
+        whole = {_hex(ref.digest) for ref in keep if self.path_of(ref) is not None}
         with weather("cannot clear the store"):
+            freed = sum(remove_tree(self._partials / name) for name in whole)
             there = {path.name.removesuffix(".json") for path in self._models.iterdir()}
             there |= {path.name for path in self._partials.iterdir()}
-            return sum(self._drop(name) for name in there - kept)
+            return freed + sum(self._drop(name) for name in there - kept)
 
     def _drop(self, name: str) -> int:
         """The record goes first: without it a version is not there, however much of it is left."""
