@@ -1,0 +1,9 @@
+"""The local endpoint: /livez /readyz /metrics /state /events and the page (docs/spec/http.md).
+
+It shows what it is given (`HealthReport`, events) and knows nothing else of the agent.
+"""
+
+from agent.adapters.web.server import WebFaces
+from agent.adapters.web.token import read_token
+
+__all__ = ["WebFaces", "read_token"]
