@@ -1,19 +1,16 @@
 """Fixtures that every floor shares.  The simulators themselves live in tests/world."""
 
 import os
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
 
-from tests.world.ports import free_port as any_free_port
+from tests.world import broker as world
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from tests.world.broker import Broker
 
 ROOT = Path(__file__).resolve().parent.parent
 MARKED_FOLDERS = ("integration", "faults", "e2e", "bench")
@@ -34,27 +31,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def free_port() -> int:
-    return any_free_port()
+    return world.free_port()
 
 
 @pytest.fixture
-def mosquitto() -> str:
-    """The path of the real broker.  Its absence fails in CI and is said aloud elsewhere."""
-    found = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}{os.pathsep}/usr/sbin")
-    if found is None:
-        sentence = "Mosquitto is not installed; `make test` installs it, or `apt install mosquitto`"
-        if os.environ.get("CI"):
-            pytest.fail(sentence)
-        pytest.skip(sentence)
-    return found
-
-
-@pytest.fixture
-def broker(mosquitto: str) -> "Iterator[Broker]":
+def broker() -> "Iterator[world.Broker]":
     """A fresh Mosquitto on a free port of the loopback, gone after the test."""
-    from tests.world.broker import Broker
-
-    with Broker() as running:
+    with world.Broker() as running:
         yield running
 
 
