@@ -1,0 +1,62 @@
+"""The Engine of `isolation = "process"`: each version in a jailed process of its own."""
+
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from agent.adapters.processes.child import Child, Limits
+from agent.adapters.processes.session import WorkerSession
+from agent.core.brief import brief
+from agent.core.manifest import Manifest
+from agent.core.names import ModelRef
+from agent.worker.providers import CPU
+
+PROBE_ARENA_BYTES = 1 << 16
+
+
+class ProcessEngine:
+    """See `agent.ports.Engine`.  onnxruntime is never imported into this process."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self._limits = limits or Limits()
+        self._lock = threading.Lock()
+        self._hello: Mapping[str, Any] | None = None
+
+    def load(
+        self, ref: ModelRef, folder: Path, manifest: Manifest, *, background: bool
+    ) -> WorkerSession:
+        """A session on the first wished provider that works; see the port for what it raises."""
+        session = WorkerSession(
+            ref, folder, manifest, brief(manifest), self._limits, background=background
+        )
+        with self._lock:
+            self._hello = session.hello
+        return session
+
+    def providers(self) -> Sequence[str]:
+        """Providers of this build of onnxruntime, best first, by our names."""
+        return list(self._known()["providers"])
+
+    def jail(self) -> str:
+        """The layers that hold a worker in."""
+        return "+".join(self._known()["jail"]) or "none"
+
+    def version(self) -> str:
+        """Of onnxruntime."""
+        return str(self._known()["version"])
+
+    def _known(self) -> Mapping[str, Any]:
+        """What the last worker said of itself; before there was one, an empty one is asked."""
+        with self._lock:
+            if self._hello is None:
+                probe = Child(
+                    None,
+                    providers=(CPU,),
+                    memory_bytes=self._limits.memory_bytes,
+                    arena_bytes=PROBE_ARENA_BYTES,
+                    start_s=self._limits.start_s,
+                )
+                self._hello = probe.hello
+                probe.close()
+            return self._hello

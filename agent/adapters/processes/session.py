@@ -1,0 +1,248 @@
+"""A version in a worker process: the Session of `isolation = "process"`."""
+
+import signal
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+import structlog
+
+from agent.adapters.processes.child import Child, Limits
+from agent.adapters.processes.pipe import Pipe, first_arena_bytes
+from agent.core.brief import Brief, blamed
+from agent.core.errors import MisfitError, UnavailableError, UnfitError
+from agent.core.manifest import Manifest
+from agent.core.names import ModelRef
+from agent.ports import Answer, Array, GoldenResult, TensorSpec, WorkerLostError
+from agent.worker.frames import BreachError
+from agent.worker.providers import CPU
+
+log = structlog.get_logger(__name__)
+
+JOBS_MAX = 2  # one that runs and one that waits: the worker never idles between batches
+SERVE_S_MAX = 5.0
+MEMORY_FACTOR = 4  # of what `model build` measured: room for the first run, and for being wrong
+MEMORY_BYTES_MIN = 512 * 2**20
+LOADED: Mapping[str, type | tuple[type, ...]] = {  # of its answer; a worker may have gone bad
+    **dict.fromkeys(("provider", "wanted", "fallback", "priority"), str),
+    **dict.fromkeys(("inputs", "outputs"), list),
+    "load_ms": (int, float),
+    "golden_runs": int,
+}
+# What a model's own code can bring about; SIGKILL is the kernel short of memory, or a person.
+CRASHES = {
+    getattr(signal, name, None) for name in ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT")
+}
+
+
+class WorkerSession:
+    """See `agent.ports.Session`.  Control threads and the lane share nothing but `_child`."""
+
+    def __init__(
+        self,
+        ref: ModelRef,
+        folder: Path,
+        manifest: Manifest,
+        brief: Brief,
+        limits: Limits,
+        *,
+        background: bool,
+    ) -> None:
+        """Raises UnfitError, MisfitError, UnavailableError."""
+        self.ref = ref
+        self.jobs_max = JOBS_MAX
+        self._folder, self._brief, self._limits = folder, brief, limits
+        self._memory_bytes = _memory_bytes(manifest, limits)
+        self._child, answer = self._born(background=background)
+        self._pipe = Pipe(self._child, JOBS_MAX, limits.arena_bytes)
+        self.provider: str = answer["provider"]
+        self.wanted: str = answer["wanted"]
+        self.fallback: str = answer["fallback"]
+        self.inputs: Sequence[TensorSpec] = _specs(answer["inputs"])
+        self.outputs: Sequence[TensorSpec] = _specs(answer["outputs"])
+        self.load_ms: float = answer["load_ms"]
+        self.hello: Mapping[str, Any] = self._child.hello
+        self._batches: int = answer["golden_runs"]
+        self._lost = ""
+        self._closed = False
+        self._swap = threading.Lock()
+
+    # ---- the lane's -----------------------------------------------------------------------------
+
+    def fileno(self) -> int:
+        """Readable when answers wait, or when the worker is gone."""
+        return self._child.data.fileno()
+
+    def submit(self, job: int, inputs: Sequence[Array]) -> None:
+        """Start a run; raises WorkerLostError."""
+        try:
+            self._pipe.submit(job, inputs)
+        except OSError as error:
+            raise self._gone() from error
+
+    def collect(self) -> Sequence[Answer]:
+        """Answers that have come; raises WorkerLostError once the last one is out."""
+        if self._lost:
+            raise WorkerLostError(self._lost)
+        try:
+            answers, there = self._pipe.collect()
+        except BreachError as breach:
+            self._child.kill()
+            self._lost = f"the worker of {self.ref} broke the protocol: {breach}"
+            raise WorkerLostError(self._lost) from breach
+        if not there:
+            error = self._gone()
+            self._lost = str(error)
+            if not answers:
+                raise error
+        return answers
+
+    def _gone(self) -> WorkerLostError:
+        return WorkerLostError(f"the worker of {self.ref} {self._child.epitaph()}")
+
+    # ---- control --------------------------------------------------------------------------------
+
+    def golden(self) -> GoldenResult:
+        """A crash or a hang on the golden samples is a verdict, not the loss of a worker."""
+        budget = self._limits.run_s * (self._batches + 1)
+        try:
+            return _golden_result(self._child.ask({"do": "golden"}, budget))
+        except TimeoutError:
+            self._child.kill()
+            why = f"the golden samples did not end within {budget:g} s"
+        except WorkerLostError as error:
+            why = f"the worker {error} while it ran the golden samples"
+            if self._child.signal_of_death() not in CRASHES or self._child.killed:
+                raise WorkerLostError(f"the worker of {self.ref} {error}") from error
+        return GoldenResult(ok=False, samples=0, why=f"{self.ref}: {why}")
+
+    def serve(self) -> None:
+        """Back to the normal scheduling class, with every thread."""
+        try:
+            answer = self._child.ask({"do": "serve"}, SERVE_S_MAX)
+        except TimeoutError as error:
+            self._child.kill()
+            raise WorkerLostError(f"the worker of {self.ref} does not answer") from error
+        if not answer.get("normal", False):
+            log.warning("worker.priority_stuck", model=str(self.ref))
+
+    def revive(self) -> None:
+        """A fresh worker with the same version loaded, at normal priority."""
+        child, answer = self._born(background=False)
+        with self._swap:
+            if self._closed:
+                child.close(at_once=True)
+                raise UnavailableError(f"the session of {self.ref} is closed")
+            old, self._child = self._child, child
+        self._pipe = Pipe(child, JOBS_MAX, self._limits.arena_bytes)
+        self.provider, self.fallback = answer["provider"], answer["fallback"]
+        self._lost = ""
+        old.close(at_once=True)
+
+    def kill(self) -> None:
+        """End the worker at once."""
+        self._child.kill()
+
+    def close(self) -> None:
+        """Give back all it holds.  Idempotent."""
+        with self._swap:
+            if self._closed:
+                return
+            self._closed = True
+        self._lost = f"the session of {self.ref} is closed"
+        self._child.close()
+
+    def pid(self) -> int | None:
+        """The process that holds the session, while it is there."""
+        return self._child.pid
+
+    def rss_bytes(self) -> int:
+        """Resident memory of the worker; 0 when it is gone."""
+        pid = self._child.pid
+        try:
+            return int(psutil.Process(pid).memory_info().rss) if pid is not None else 0
+        except psutil.Error:
+            return 0
+
+    # ---- birth ----------------------------------------------------------------------------------
+
+    def _born(self, *, background: bool) -> tuple[Child, dict[str, Any]]:
+        """A worker with the version loaded, and what it said of it."""
+        child = Child(
+            self._folder,
+            providers=tuple(self._brief["providers"]),
+            memory_bytes=self._memory_bytes,
+            arena_bytes=first_arena_bytes(JOBS_MAX),
+            start_s=self._limits.start_s,
+        )
+        try:
+            answer = self._load(child, background=background)
+        except BaseException:
+            child.close(at_once=True)
+            raise
+        log.info(
+            "worker.loaded",
+            model=str(self.ref),
+            pid=child.pid,
+            provider=answer["provider"],
+            load_ms=round(answer["load_ms"], 1),
+            jail="+".join(child.hello["jail"]),
+        )
+        return child, answer
+
+    def _load(self, child: Child, *, background: bool) -> dict[str, Any]:
+        question = {"do": "load", "brief": self._brief, "background": background}
+        started = time.monotonic()
+        try:
+            answer = child.ask(question, self._limits.load_s)
+        except TimeoutError as error:
+            took = time.monotonic() - started
+            raise MisfitError(
+                f"{self.ref} did not load within {took:.0f} s on this device"
+            ) from error
+        except WorkerLostError as error:
+            number = child.signal_of_death()
+            if number in CRASHES:
+                raise UnfitError(f"the worker {error} while loading {self.ref}") from error
+            if number == getattr(signal, "SIGKILL", None):
+                raise MisfitError(
+                    f"the worker {error} while loading {self.ref}; most likely the device ran out"
+                    f" of memory"
+                ) from error
+            raise UnavailableError(f"the worker {error} while loading {self.ref}") from error
+        if "refused" in answer:
+            raise blamed(self.ref, str(answer["refused"]), str(answer.get("why")))
+        for member, kind in LOADED.items():
+            if not isinstance(answer.get(member), kind):
+                raise UnfitError(f"the worker broke the protocol while loading {self.ref}")
+        return answer
+
+
+def _memory_bytes(manifest: Manifest, limits: Limits) -> int:
+    """Private memory that a worker may have; an accelerator's runtime needs more than the model."""
+    stated = manifest.runtime.memory_mb
+    if stated is None or tuple(manifest.runtime.providers) != (CPU,):
+        return limits.memory_bytes
+    return max(MEMORY_BYTES_MIN, int(stated * 2**20 * MEMORY_FACTOR))
+
+
+def _golden_result(answer: Mapping[str, Any]) -> GoldenResult:
+    if "refused" in answer:
+        return GoldenResult(ok=False, samples=0, why=str(answer.get("why")))
+    try:
+        return GoldenResult(
+            ok=answer["ok"] is True,
+            samples=int(answer["samples"]),
+            why=str(answer["why"]),
+            worst=float(answer["worst"]),
+            run_ms=tuple(float(ms) for ms in answer["run_ms"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise WorkerLostError("broke the protocol") from error
+
+
+def _specs(raw: Sequence[Sequence[Any]]) -> list[TensorSpec]:
+    return [TensorSpec(name, dtype, tuple(shape)) for name, dtype, shape in raw]

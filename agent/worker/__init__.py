@@ -1,0 +1,18 @@
+"""The jailed child that holds one model version.
+
+It imports the standard library, numpy and onnxruntime, and nothing of the agent but this package;
+it has no network, no secrets and no way to write.  `isolation = "inline"` uses the same files in
+process.
+
+    __main__    the child: hello, the control thread, the loop that scores
+    frames      how jobs and answers look on the data socket and in shared memory
+    arena       the shared memory itself
+    control     how everything else is asked: JSON, one answer per question
+    loaded      one model in one onnxruntime session
+    admission   what is refused before onnxruntime sees it, and what it has to be like after
+    providers   short names of execution providers, and how each is asked for
+    refusals    why a model is not loaded, and who is to blame, in a sentence
+    golden      whether the outputs a version was published with are reproduced
+    priority    loading at the lowest scheduling class
+    jail        the layers that hold the child in
+"""

@@ -1,0 +1,205 @@
+"""The child: goes into its jail, says hello, then scores on one thread and answers on another.
+
+Started with an errand, in JSON, by `agent.adapters.processes.child`, which also tells the
+interpreter where to find this package, numpy and onnxruntime; it looks nowhere else.
+"""
+
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from agent.worker import control, frames, jail, priority, providers
+from agent.worker.arena import Arena
+from agent.worker.golden import Golden, warm_up
+from agent.worker.loaded import VERSION, Loaded, compiled_in
+from agent.worker.refusals import RefusalError, is_memory, shortened
+
+SWITCH_S = 0.0005  # golden samples on one thread may hold up a live batch on the other by so much
+CHUNK_BYTES = 65536
+SECRET_BYTES = 32
+
+
+class Worker:
+    """One model, once it is loaded.  `turn` is held by whoever runs it."""
+
+    def __init__(self, errand: dict[str, Any], data: socket.socket, asked: socket.socket) -> None:
+        self._data, self._asked = data, asked
+        self.folder = Path(errand["folder"]) if errand["folder"] else None
+        self._arena = Arena(errand["arena_bytes"], fd=errand["arena"], tag=errand["arena_tag"])
+        self._tasks: int | str = priority.TASKS
+        if Path(priority.TASKS).is_dir():
+            self._tasks = os.open(priority.TASKS, os.O_RDONLY)  # the jail has no /proc
+        self._turn = threading.Lock()
+        self._loaded: Loaded | None = None
+        self._golden: Golden | None = None
+        self._last: tuple[bytes, list[frames.Array], int] = (b"", [], 0)
+
+    # ---- control --------------------------------------------------------------------------------
+
+    def answer_questions(self) -> None:
+        """Until the agent goes, and then go as well, whatever the other thread is doing."""
+        doing = {
+            "load": self._load,
+            "golden": self._check_golden,
+            "serve": self._serve,
+        }
+        try:
+            while True:
+                question = control.receive(self._asked)
+                try:
+                    answer = doing[question["do"]](question)
+                except RefusalError as refusal:
+                    answer = {"refused": refusal.blame, "why": refusal.why}
+                except MemoryError:
+                    answer = {
+                        "refused": "misfit",
+                        "why": "it needs more memory than it may use here",
+                    }
+                control.send(self._asked, answer)
+        finally:
+            os._exit(0)
+
+    def _load(self, question: dict[str, Any]) -> dict[str, Any]:
+        if self.folder is None:
+            raise RefusalError("unavailable", "this worker was started without a package")
+        brief = question["brief"]
+        low = priority.lower(priority.threads(self._tasks)) if question["background"] else "normal"
+        started = time.perf_counter()
+        loaded = Loaded(self.folder, brief)
+        load_ms = (time.perf_counter() - started) * 1e3
+        golden = brief["golden"]
+        self._golden = golden and Golden(
+            self.folder / golden["file"], loaded, rtol=golden["rtol"], atol=golden["atol"]
+        )
+        self._loaded = loaded
+        return {
+            "inputs": loaded.inputs,
+            "outputs": loaded.outputs,
+            "provider": loaded.provider,
+            "wanted": loaded.wanted,
+            "fallback": loaded.fallback,
+            "priority": low,
+            "load_ms": load_ms,
+            "golden_runs": self._golden.runs if self._golden else 0,
+        }
+
+    def _check_golden(self, _: dict[str, Any]) -> dict[str, Any]:
+        if self._golden is None:
+            return {
+                "ok": False,
+                "samples": 0,
+                "why": "no model is loaded",
+                "worst": 0,
+                "run_ms": [],
+            }
+        with self._turn:
+            return self._golden.check()
+
+    def _serve(self, _: dict[str, Any]) -> dict[str, Any]:
+        return {"normal": priority.restore(priority.threads(self._tasks) or (0,))}
+
+    # ---- data -----------------------------------------------------------------------------------
+
+    def score(self) -> None:
+        """Jobs in, answers out, until the agent goes."""
+        reader = frames.Reader()
+        while chunk := self._data.recv(CHUNK_BYTES):
+            for frame in reader.feed(chunk):
+                if frame.kind == frames.RUN:
+                    self._data.sendall(self._run(frame))
+                elif frame.kind == frames.ECHO:
+                    self._data.sendall(frames.pack(frames.FAILED, job=frame.job, body=frame.body))
+                elif frame.kind == frames.GREW:
+                    self._last = (b"", [], 0)
+                    self._arena.follow(frame.number, frame.body.decode())
+
+    def _run(self, frame: frames.Frame) -> bytes:
+        started = time.perf_counter_ns()
+        try:
+            inputs, end = self._inputs(frame)
+            if self._loaded is None:
+                return _failed(frame.job, "no model is loaded", started)
+            with self._turn:
+                outputs = self._loaded.run(inputs)
+            took = time.perf_counter_ns() - started
+            return self._answer(frame, outputs, end, took)
+        except Exception as error:  # noqa: BLE001  onnxruntime's errors share no base but this
+            why = "out of memory: " if is_memory(error) else ""
+            return _failed(frame.job, why + shortened(error), started)
+
+    def _inputs(self, frame: frames.Frame) -> tuple[list[frames.Array], int]:
+        """The input arrays, over the arena, and where outputs may begin."""
+        body, arrays, end = self._last
+        if frame.body != body:
+            arrays, end = frames.views(frame.body, frame.tensors, self._arena.memory)
+            self._last = (frame.body, arrays, end)
+        return arrays, end
+
+    def _answer(
+        self, frame: frames.Frame, outputs: list[frames.Array], start: int, took: int
+    ) -> bytes:
+        """Outputs go behind the inputs in the same slot; where they do not fit, down the socket."""
+        count = len(outputs)
+        if start + frames.room(outputs) > frame.number:
+            body = frames.inline(outputs)
+            return frames.pack(frames.INLINE, job=frame.job, tensors=count, number=took, body=body)
+        body = frames.entries(outputs, start)
+        places, _ = frames.views(body, count, self._arena.memory)
+        for place, output in zip(places, outputs, strict=True):
+            place[...] = output
+        return frames.pack(frames.ANSWER, job=frame.job, tensors=count, number=took, body=body)
+
+
+def _failed(job: int, why: str, started: int) -> bytes:
+    took = time.perf_counter_ns() - started
+    return frames.pack(frames.FAILED, job=job, number=took, body=why.encode())
+
+
+def _connected(errand: dict[str, Any]) -> tuple[socket.socket, socket.socket]:
+    """The data and the control socket: inherited, or (Windows) dialled on the loopback.
+
+    There the agent cannot know who dials, so the first bytes of each are a secret that came by
+    the child's standard input.
+    """
+    if errand["port"] == 0:
+        return socket.socket(fileno=errand["data"]), socket.socket(fileno=errand["control"])
+    secret = sys.stdin.buffer.read(SECRET_BYTES)
+    pair = []
+    for _ in range(2):
+        sock = socket.create_connection(("127.0.0.1", errand["port"]), timeout=10)
+        sock.settimeout(None)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.sendall(secret)
+        pair.append(sock)
+    return pair[0], pair[1]
+
+
+def main(errand: dict[str, Any]) -> None:
+    """The whole life of a worker."""
+    jail.die_with_parent(errand["parent"])
+    for ignored in (signal.SIGINT, signal.SIGTERM):  # the agent says when; it still has to drain
+        signal.signal(ignored, signal.SIG_IGN)
+    sys.setswitchinterval(SWITCH_S)
+    data, asked = _connected(errand)
+    built = compiled_in()
+    worker = Worker(errand, data, asked)
+    warm_up()  # what is imported late could not be read from inside the jail
+    accelerated = any(
+        wish != providers.CPU and providers.PROVIDERS[wish].name in built
+        for wish in providers.wishes(errand["providers"], built)
+    )
+    layers = jail.close_in(worker.folder, errand["memory_bytes"], accelerated=accelerated)
+    hello = {"version": VERSION, "providers": providers.known(built), "jail": layers}
+    control.send(asked, hello)
+    threading.Thread(target=worker.answer_questions, name="control", daemon=True).start()
+    worker.score()
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))
