@@ -3,7 +3,7 @@
 python-tuf's TrustedMetadataSet does the judging (TUF 1.0, section 5); what is here hands it bytes
 in the right order, from what is stored and from what came, and keeps what was proven.  It is not
 ngclient's Updater, which needs files and a network and keeps its floor in a cache it does not sync.
-TrustedMetadataSet is private to python-tuf: tests/unit/test_trust_tuf.py pins what we rely on.
+TrustedMetadataSet is private to python-tuf: tests/unit/test_trust_library.py pins what we rely on.
 """
 
 import hashlib
@@ -179,7 +179,7 @@ class _Ladder:
 
         meta = self._set.snapshot.meta.get(f"{role}.json")
         if meta is None:
-            raise UntrustedError(Kind.UNKNOWN, f"the snapshot does not name {role}.json")
+            raise UntrustedError(Kind.MISSING, f"the snapshot does not name {role}.json")
         if not self._recall(
             role, update, ExpiredMetadataError, BadVersionNumberError, LengthOrHashMismatchError
         ):
