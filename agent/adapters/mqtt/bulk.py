@@ -43,6 +43,8 @@ class MqttSource(Source):
             QoS 1 messages an MQTT 5 broker sends ahead of their acceptance.
         client_id: MQTT client id and session name, not the link's.
         streams: (stream, topic filter, QoS 0 or 1).
+        resends_plainly: the broker sends unacknowledged messages again without DUP and under new
+            packet ids, as the embedded one does.
         clock: monotonic seconds; must agree with the `now` given to `tick`.
 
     Raises:
@@ -56,11 +58,12 @@ class MqttSource(Source):
         *,
         client_id: str,
         streams: Sequence[tuple[str, str, int]],
+        resends_plainly: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = f"mqtt:{client_id}"
         self._options = Options(settings, client_id, receive_max=settings.inflight_max)
-        self._sorter = Sorter(streams)
+        self._sorter = Sorter(streams, plain=resends_plainly)
         self._filters = self._sorter.subscriptions
         self._obsolete: list[str] = []
         self._clock = clock

@@ -21,17 +21,18 @@ class Sorter:
 
     Args:
         streams: (name, topic filter, QoS) of each stream; a message may match several.
+        plain: how the broker sends again, see `Ledger`.
 
     `subscriptions` is what to subscribe to, with QoS.  `repeats` counts messages that came again
     and were not delivered again, `strays` those that no stream wants (a subscription of an earlier
     configuration), `stale` retained ones, left out because they came when the session was new.
     """
 
-    def __init__(self, streams: Sequence[tuple[str, str, int]]) -> None:
+    def __init__(self, streams: Sequence[tuple[str, str, int]], *, plain: bool = False) -> None:
         self._names = [name for name, _, _ in streams]
         self._levels = [levels(topic) for _, topic, _ in streams]
         self.subscriptions, self._bringers = plan(streams)
-        self._ledgers = [Ledger() for _ in streams]
+        self._ledgers = [Ledger(plain=plain) for _ in streams]
         self._routes: dict[bytes, tuple[int, ...]] = {}
         self._shares: dict[bytes, list[Token]] = {}
         self._session_kept = False
@@ -47,7 +48,9 @@ class Sorter:
             self._routes.clear()
         routes = {topic: self._route(topic) for topic in set(found.topics)}
         kinds = set(routes.values())
-        if len(kinds) == 1 and not found.odd and len(kind := kinds.pop()) == 1:
+        replays = any(ledger.is_replaying for ledger in self._ledgers)
+        plain_sailing = not (found.odd or replays)
+        if plain_sailing and len(kinds) == 1 and len(kind := kinds.pop()) == 1:
             columns = (found.topics, found.payloads, found.mids)
             burst = self._burst(kind[0], columns, (), arrived)
             return [burst], [], []
@@ -72,7 +75,7 @@ class Sorter:
                 wanted = ()
             elif not wanted:
                 self.strays += 1
-            if head & DUP and mid:
+            if mid and (head & DUP or any(self._ledgers[s].is_replaying for s in wanted)):
                 wanted, owners = self._again(wanted, mid, key(mid, topic, payload))
             for stream in wanted:
                 topics, payloads, mids = columns.setdefault(stream, ([], [], []))
