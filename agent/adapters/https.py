@@ -122,11 +122,7 @@ class HttpsFetcher:
                     return
             finally:
                 response.close()
-            hop = urljoin(url, target)
-            if urlsplit(hop).scheme != urlsplit(url).scheme:
-                scheme = urlsplit(url).scheme
-                raise UnavailableError(f"{url} redirects to {hop!r}; only {scheme} is followed")
-            url = hop
+            url = _hop(url, target)
         raise UnavailableError(f"{self._url}{path} redirects more than {REDIRECTS_MAX} times")
 
     async def _ask(self, url: str, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
@@ -171,6 +167,18 @@ class _Body:
         if chunk and took > self._rate_grace_s and self._got < took * self._rate_bytes_min:
             raise UnavailableError(f"the server sends {self._got / took:.0f} bytes/s: too slow")
         return chunk
+
+
+def _hop(url: str, target: str) -> str:
+    """Where a redirect leads."""
+    try:
+        hop = urljoin(url, target)
+        scheme = urlsplit(hop).scheme
+    except ValueError as error:
+        raise UnavailableError(f"{url} redirects to {target[:80]!r}, which is no URL") from error
+    if scheme != urlsplit(url).scheme:
+        raise UnavailableError(f"{url} redirects to {hop[:80]!r}; another scheme is not followed")
+    return hop
 
 
 def _starts_at(response: urllib3.BaseHTTPResponse, file: FileEntry, start: int, end: int) -> int:

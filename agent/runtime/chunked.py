@@ -128,6 +128,7 @@ class ChunkedFetcher:
     ) -> AsyncIterator[Block]:
         tries = 0
         while not (transfer.done and inbox.empty()):
+            cut = False
             wait_s = min(self._timeout_s * 2**tries, WAIT_S_MAX)
             try:
                 async with asyncio.timeout(wait_s):
@@ -137,8 +138,7 @@ class ChunkedFetcher:
             except TimeoutError:
                 why = f"no answer on {self._topics.repo_get}; is `edge-agent repo serve` running?"
             except UnavailableError as error:
-                why = str(error)
-                await self._stands_again(wait_s)
+                why, cut = str(error), True
             except RefusedError as error:
                 raise UnavailableError(f"the broker takes no chunk requests: {error}") from error
             else:
@@ -154,6 +154,8 @@ class ChunkedFetcher:
                 raise UnavailableError(why)
             self.counts["retries"] += 1
             transfer.lost()
+            if cut:
+                await self._stands_again(wait_s)
 
     async def _stands_again(self, wait_s: float) -> None:
         """Until the link stands again, or `wait_s` are over; never at once."""
