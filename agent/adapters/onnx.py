@@ -17,7 +17,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 import psutil
 import structlog
 
@@ -27,7 +26,7 @@ from agent.core.names import ModelRef
 from agent.ports import Answer, Array, GoldenResult, TensorSpec, WorkerLostError
 from agent.worker import priority, providers
 from agent.worker.golden import Golden, outputs_of
-from agent.worker.loaded import VERSION, Loaded, Spec, compiled_in
+from agent.worker.loaded import VERSION, Loaded, Spec, compiled_in, run_options
 from agent.worker.refusals import RefusalError, shortened
 
 log = structlog.get_logger(__name__)
@@ -96,12 +95,10 @@ class InlineSession:
         except RefusalError as refusal:
             raise blamed(self.ref, refusal.blame, refusal.why) from refusal
         self.load_ms = (time.perf_counter() - started) * 1e3
-        self._options = ort.RunOptions()
+        self._options = run_options()
         self._loaded = loaded
         self.provider, self.wanted, self.fallback = loaded.provider, loaded.wanted, loaded.fallback
-        self.inputs: Sequence[TensorSpec] = [
-            TensorSpec(n, d, tuple(s)) for n, d, s in loaded.inputs
-        ]
+        self.inputs = _specs(loaded.inputs)
         self.outputs = _specs(loaded.outputs)
 
     # ---- the lane's -----------------------------------------------------------------------------

@@ -16,3 +16,10 @@ process.
     priority    loading at the lowest scheduling class
     jail        the layers that hold the child in
 """
+
+import os
+
+# Since 1.29 onnxruntime's official wheels keep a database under ~/.cache and send usage events to
+# their maker, from import on.  An industrial device does neither.  It has to be said before the
+# import, and everything that imports onnxruntime is in this package.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"

@@ -30,7 +30,9 @@ def check_files(folder: Path, model: str) -> Path:
         RefusalError: it is not, or the model is in onnxruntime's own format.
         OSError: the folder cannot be read.
     """
-    for entry in os.scandir(folder):
+    with os.scandir(folder) as found:
+        entries = list(found)
+    for entry in entries:
         status = entry.stat(follow_symlinks=False)
         if stat.S_ISLNK(status.st_mode):
             raise unfit(f"{entry.name} is a symbolic link; a package has plain files only")

@@ -27,6 +27,11 @@ def compiled_in() -> list[str]:
     return list(ort.get_available_providers())
 
 
+def run_options() -> Any:
+    """Options for `Loaded.run`; its `terminate` ends a run at the next node."""
+    return ort.RunOptions()
+
+
 class Loaded:
     """A model that runs.  Not thread-safe: one run at a time.
 

@@ -140,10 +140,10 @@ def classifier(folder: Path, *, features: int = 4, seed: int = 0, **members: Any
 
 
 def cnn(
-    folder: Path, *, window: int = 16, features: int = 2, seed: int = 0, **members: Any
+    folder: Path, *, length: int = 16, features: int = 2, seed: int = 0, **members: Any
 ) -> Path:
-    """x [batch, window, feature] -> y [batch, 1]: convolution over a tumbling window."""
-    tumbling = {"window": {"kind": "tumbling", "size": str(window)}}
+    """x [batch, length, features] -> y [batch, 1]: convolution over a tumbling window."""
+    tumbling = {"window": {"kind": "tumbling", "size": str(length)}}
     document = manifest(features, **merged(tumbling, members))
     kernel = np.random.default_rng(seed).normal(size=(4, features, 3))
     nodes = [
@@ -156,11 +156,11 @@ def cnn(
     ]
     made = model(
         nodes,
-        [tensor("x", "f4", ["n", window, features])],
+        [tensor("x", "f4", ["n", length, features])],
         [tensor("y", "f4", ["n", 1])],
         [constant("k", kernel), constant("w", np.ones((4, 1)))],
     )
-    golden = rows(window * features, seed).reshape(SAMPLES, window, features)
+    golden = rows(length * features, seed).reshape(SAMPLES, length, features)
     return write(folder, made, document, {"x": golden})
 
 

@@ -78,6 +78,8 @@ class WorkerSession:
 
     def submit(self, job: int, inputs: Sequence[Array]) -> None:
         """Start a run; raises WorkerLostError."""
+        if self._lost:
+            raise WorkerLostError(self._lost)
         try:
             self._pipe.submit(job, inputs)
         except OSError as error:

@@ -1,0 +1,84 @@
+"""What stays behind after many versions came and went: nothing."""
+
+import select
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from agent.adapters.onnx import InlineEngine
+from agent.adapters.processes import Limits, ProcessEngine
+from agent.core.manifest import parse
+from agent.core.names import Digest, ModelRef
+from agent.ports import Engine
+from tests.world import zoo
+
+CYCLES = 200
+REF = ModelRef("pump", 3, Digest(f"sha256:{'0' * 64}"))
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="counted in /proc")
+
+
+def held() -> dict[str, object]:
+    me = psutil.Process()
+    mapped = Path("/proc/self/maps").read_text()
+    return {
+        "processes": len(me.children(recursive=True)),
+        "descriptors": me.num_fds(),
+        "threads": threading.active_count(),
+        "arenas": mapped.count("edge-agent-arena"),
+        "segments": sorted(Path("/dev/shm").iterdir()) if Path("/dev/shm").is_dir() else [],
+    }
+
+
+def cycle(engine: Engine, folder: Path) -> None:
+    manifest = parse((folder / "model.toml").read_bytes())
+    session = engine.load(REF, folder, manifest, background=True)
+    x = np.ones((4, 8), np.float32)
+    session.submit(1, [x])
+    assert select.select([session.fileno()], [], [], 10)[0]
+    assert not session.collect()[0].error
+    session.close()
+
+
+@pytest.mark.parametrize(
+    "engine", [ProcessEngine(Limits()), InlineEngine()], ids=["process", "inline"]
+)
+def test_two_hundred_versions_leave_nothing_behind(engine: Engine, tmp_path: Path) -> None:
+    folder = zoo.mlp(tmp_path / "m")
+    cycle(engine, folder)
+    cycle(engine, folder)
+    before, rss = held(), psutil.Process().memory_info().rss
+    for _ in range(CYCLES):
+        cycle(engine, folder)
+    assert held() == before
+    assert psutil.Process().memory_info().rss - rss < 16 * 2**20
+
+
+def test_a_killed_worker_leaves_nothing_behind(tmp_path: Path) -> None:
+    engine, folder = ProcessEngine(Limits()), zoo.mlp(tmp_path / "m")
+    cycle(engine, folder)
+    before = held()
+    manifest = parse((folder / "model.toml").read_bytes())
+    session = engine.load(REF, folder, manifest, background=False)
+    for _ in range(5):
+        session.kill()
+        session.revive()
+    big = np.ones((300_000, 8), np.float32)
+    session.submit(1, [big])
+    session.kill()
+    session.close()
+    assert held() == before
+
+
+def test_a_refused_version_leaves_nothing_behind(tmp_path: Path) -> None:
+    engine, folder = ProcessEngine(Limits()), zoo.mlp(tmp_path / "m")
+    cycle(engine, folder)
+    before = held()
+    (folder / "golden.npz").unlink()
+    for _ in range(3):
+        with pytest.raises(Exception, match=r"golden\.npz"):
+            cycle(engine, folder)
+    assert held() == before
