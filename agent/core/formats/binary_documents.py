@@ -8,7 +8,7 @@ import cbor2
 import msgpack
 
 from agent.core.formats.plan import Found, Plan, Tally
-from agent.core.formats.records import Members, Picker, RejectError
+from agent.core.formats.records import Picker, RejectError, object_of
 
 _DEPTH_MAX = 64
 
@@ -71,7 +71,7 @@ def _cbor_item(payload: bytes, *, allow_duplicate_keys: bool) -> Any:
 def _unmsgpack(payload: bytes) -> Any:
     try:
         return msgpack.unpackb(
-            payload, strict_map_key=False, timestamp=1, object_pairs_hook=Members
+            payload, strict_map_key=False, timestamp=1, object_pairs_hook=object_of
         )
     except Exception as error:  # noqa: BLE001  # documented to raise others than its own
         why = str(error) or type(error).__name__

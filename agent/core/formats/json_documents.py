@@ -10,18 +10,57 @@ What becomes of a document depends on that document alone, never on its neighbou
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 import numpy as np
 
+from agent.core.formats.json_repeats import Proof
 from agent.core.formats.json_shapes import Role, Row, Shape, Table
 from agent.core.formats.plan import Found, Path, Plan, Tally, parts_of
-from agent.core.formats.records import Members, Picker, RejectError, told
+from agent.core.formats.records import Picker, RejectError, object_of, told
 
 _DIGITS_MAX = 310  # an integer with more is beyond every float
+_BLANK = b" \t\r\n"
 _REFUSALS = (msgspec.MsgspecError, ValueError, RecursionError)
-_Unit = tuple[bytes, list[Row], int]  # a text, the rows in it, the number of its payload
+
+
+@dataclass(slots=True)
+class _Units:
+    """Documents that were decoded: text i has the next `sizes[i]` rows, out of `origin[i]`."""
+
+    texts: list[bytes] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    origin: list[int] = field(default_factory=list)
+
+    def add(self, texts: Sequence[bytes], rows: Sequence[Row], origin: Sequence[int]) -> None:
+        """Add texts of one row each."""
+        self.texts += texts
+        self.rows += rows
+        self.sizes += [1] * len(texts)
+        self.origin += origin
+
+    def add_array(self, text: bytes, rows: Sequence[Row], number: int) -> None:
+        """Add one text of many rows."""
+        self.texts.append(text)
+        self.rows += rows
+        self.sizes.append(len(rows))
+        self.origin.append(number)
+
+    def slice(self, start: int, end: int) -> "_Units":
+        """The texts from `start` to `end`."""
+        first = sum(self.sizes[:start])
+        sizes = self.sizes[start:end]
+        rows = self.rows[first : first + sum(sizes)]
+        return _Units(self.texts[start:end], rows, sizes, self.origin[start:end])
+
+    def origin_of_rows(self) -> Sequence[int]:
+        """For each row the number of its payload."""
+        if len(self.texts) == len(self.rows):
+            return self.origin
+        return [n for n, size in zip(self.origin, self.sizes, strict=True) for _ in range(size)]
 
 
 class JsonReader:
@@ -31,6 +70,7 @@ class JsonReader:
         """Raises RefusedError if the plan contradicts itself."""
         self._picker = Picker(plan)  # checks the plan
         self._lines = lines
+        self._proof = Proof()
         self._width = len(plan.fields)
         self._has_time, self._has_key = bool(plan.time), bool(plan.key)
         members: list[tuple[Role, Path]] = [("field", parts_of(p)) for p in plan.fields]
@@ -52,84 +92,95 @@ class JsonReader:
             payloads, origin = _lines_of(payloads, origin)
         if self._shape is None:
             return self._read_plainly(payloads, origin, tally)
-        if not payloads:
-            return self._found(None, [])
-        if payloads[0][:1] != b"[":
-            try:
-                rows = list(map(self._one.decode, payloads))
-            except _REFUSALS:
-                pass
-            else:
-                table = Table(self._shape, rows)
-                if table.surely_single(b"\n".join(payloads)):
-                    return self._found(table, origin)
-        units: list[_Unit] = []
-        for payload, number in zip(payloads, origin, strict=True):
-            units += self._units(payload, number, tally)
-        units = self._single(self._shape, units, tally)
-        rows = [row for _, inside, _ in units for row in inside]
-        numbers = [number for _, inside, number in units for _ in inside]
-        return self._found(Table(self._shape, rows) if rows else None, numbers)
-
-    def _found(self, table: Table | None, origin: Sequence[int]) -> Found:
-        if table is None:
+        units = self._decoded(payloads, origin, tally)
+        if units.rows:
+            table = Table(self._shape, units.rows)
+            if self._proof.holds(units.texts, table):
+                return self._found(table, units.origin_of_rows())
+            units = self._singles(self._shape, units, tally)
+        if not units.rows:
             empty = [np.empty(0) for _ in range(self._width)]
             return Found([], empty, [] if self._has_time else None, [] if self._has_key else None)
+        return self._found(Table(self._shape, units.rows), units.origin_of_rows())
+
+    def _found(self, table: Table, origin: Sequence[int]) -> Found:
         columns = [table.fields[i] for i in self._order]
         return Found(origin, columns, _none_for_unset(table.times), _none_for_unset(table.keys))
 
-    def _units(self, document: bytes, number: int, tally: Tally) -> list[_Unit]:
-        """The rows in one document; an array of which one element is bad is taken apart."""
-        if document.lstrip(b" \t\r\n")[:1] != b"[":
-            return self._object(document, number, tally)
+    def _decoded(self, documents: Sequence[bytes], origin: Sequence[int], tally: Tally) -> _Units:
+        """Every row that can be decoded, in order."""
+        units = _Units()
+        rest = iter(documents)
+        start = 0
+        while True:
+            rows: list[Row] = []
+            refusal: Exception | None = None
+            try:
+                rows.extend(map(self._one.decode, rest))  # keeps what came before an error
+            except _REFUSALS as error:
+                refusal = error
+            end = start + len(rows)
+            units.add(documents[start:end], rows, origin[start:end])
+            if refusal is None:
+                return units
+            if documents[end].lstrip(_BLANK)[:1] == b"[":
+                self._array(documents[end], origin[end], units, tally)
+            else:
+                self._explain(documents[end], refusal, tally)
+            start = end + 1
+
+    def _array(self, document: bytes, number: int, units: _Units, tally: Tally) -> None:
+        """Add the rows of an array; one of which an element is bad is taken apart."""
         try:
-            return [(document, self._many.decode(document), number)]
+            units.add_array(document, self._many.decode(document), number)
         except _REFUSALS:
             pass
+        else:
+            return
         try:
             parts = [bytes(part) for part in self._parts.decode(document)]
         except _REFUSALS as error:
             tally.reject("malformed", f"the payload is no JSON: {error}")
-            return []
-        return [unit for part in parts for unit in self._object(part, number, tally)]
+            return
+        for part in parts:
+            try:
+                units.add([part], [self._one.decode(part)], [number])
+            except _REFUSALS as error:
+                self._explain(part, error, tally)
 
-    def _object(self, document: bytes, number: int, tally: Tally) -> list[_Unit]:
-        try:
-            return [(document, [self._one.decode(document)], number)]
-        except _REFUSALS as error:
-            reason, sentence = self._explain(document, error)
-            tally.reject(reason, sentence)
-            return []
-
-    def _explain(self, document: bytes, error: Exception) -> tuple[str, str]:
+    def _explain(self, document: bytes, error: Exception, tally: Tally) -> None:
+        """Count a document that was refused, under the reason a slower look at it gives."""
+        reason, sentence = "malformed", f"the payload is no JSON: {error}"
         try:
             self._picker.row(load(document))
         except RejectError as rejected:
-            return rejected.reason, str(rejected)
-        return "malformed", f"the payload is no JSON: {error}"
+            reason, sentence = rejected.reason, str(rejected)
+        tally.reject(reason, sentence)
 
-    def _single(self, shape: Shape, units: list[_Unit], tally: Tally) -> list[_Unit]:
-        """Those units in which no wanted member stands twice, narrowed down by halves."""
-        rows = [row for _, inside, _ in units for row in inside]
-        if not rows or Table(shape, rows).surely_single(b"\n".join(text for text, _, _ in units)):
+    def _singles(self, shape: Shape, units: _Units, tally: Tally) -> _Units:
+        """What of `units` has no wanted member twice, narrowed down by halves."""
+        if not units.rows or self._proof.holds(units.texts, Table(shape, units.rows)):
             return units
-        if len(units) > 1:
-            half = len(units) // 2
-            return self._single(shape, units[:half], tally) + self._single(
-                shape, units[half:], tally
-            )
-        text, inside, number = units[0]
-        if len(inside) > 1:
+        kept = _Units()
+        if len(units.texts) > 1:
+            middle = len(units.texts) // 2
+            for half in (units.slice(0, middle), units.slice(middle, len(units.texts))):
+                good = self._singles(shape, half, tally)
+                kept.texts += good.texts
+                kept.rows += good.rows
+                kept.sizes += good.sizes
+                kept.origin += good.origin
+            return kept
+        text = units.texts[0]
+        if text.lstrip(_BLANK)[:1] == b"[":
             parts = [bytes(part) for part in self._parts.decode(text)]
-            apart = [(part, [row], number) for part, row in zip(parts, inside, strict=True)]
-            return self._single(shape, apart, tally)
+            kept.add(parts, units.rows, units.origin * len(parts))
+            return self._singles(shape, kept, tally) if parts else units
         try:
-            document = load(text)
-            self._picker.row(document[0] if isinstance(document, list) else document)
+            self._picker.row(load(text))
         except RejectError as rejected:
-            if rejected.reason in ("duplicate_key", "malformed"):
-                tally.reject(rejected.reason, str(rejected))
-                return []
+            tally.reject(rejected.reason, str(rejected))
+            return kept
         return units
 
     def _read_plainly(
@@ -152,7 +203,7 @@ def load(document: bytes) -> Any:
     text = document.decode("utf-8", "surrogateescape")
     try:
         return json.loads(
-            text, object_pairs_hook=Members, parse_constant=_refuse_constant, parse_int=_whole
+            text, object_pairs_hook=object_of, parse_constant=_refuse_constant, parse_int=_whole
         )
     except RecursionError:
         raise RejectError("malformed", "the payload is nested too deep") from None

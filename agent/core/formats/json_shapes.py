@@ -1,7 +1,6 @@
 """The wanted members of a JSON object as a struct type made on the spot, and its rows as columns.
 
-msgspec decodes straight into the struct and skips what is not wanted.  It does not see a member
-that stands twice; `Table.surely_single` proves for many documents at once that none does.
+msgspec decodes straight into the struct and skips what is not wanted.
 """
 
 import math
@@ -18,8 +17,6 @@ from agent.core.formats.plan import Path
 
 Role = Literal["field", "time", "key"]
 Row: TypeAlias = msgspec.Struct
-
-_COLON, _BACKSLASH = ord(":"), b"\\"
 _SLOTS: dict[Role, tuple[Any, Any]] = {
     "field": (float | None, math.nan),
     "time": (float | str | None | msgspec.UnsetType, msgspec.UNSET),
@@ -28,9 +25,11 @@ _SLOTS: dict[Role, tuple[Any, Any]] = {
 
 
 class Shape:
-    """One object of the wanted nesting.  `struct` is its type; `leaves` are (role, path) in order.
+    """One object of the wanted nesting.
 
-    `names` are the member names of the leaves, then of the objects in it, quoted as JSON has them.
+    struct   its type
+    leaves   (role, path) of every wanted value, its own first
+    objects  the names of the objects it leads through, each before those in it
     """
 
     def __init__(self, members: Sequence[tuple[Role, Path]]) -> None:
@@ -82,6 +81,7 @@ class Table:
     """
 
     def __init__(self, shape: Shape, rows: Sequence[Row]) -> None:
+        """Rows: at least one."""
         self._leaves = shape.leaves
         self._values, self._objects = shape.spread(rows)
         self._object_names = shape.objects
@@ -93,38 +93,25 @@ class Table:
         self.times = by_role["time"][0] if by_role["time"] else None
         self.keys = by_role["key"][0] if by_role["key"] else None
 
-    def surely_single(self, text: bytes) -> bool:
-        """Whether it is proved that no wanted member stands twice in `text`, the rows' documents.
-
-        An object has at least as many colons as distinct members.  So if the members that were
-        found (and the text found in them) use up all colons, none is left for a second one.
-        Otherwise: a quoted name that occurs as often as it was found occurs nowhere twice.  May
-        say no when nothing is wrong, never yes when something is.
-        """
-        strings = [v for column in (self.times, self.keys) if column for v in column]
-        present = self._count * len(self.fields) - int(np.count_nonzero(np.isnan(self.fields)))
-        present += len(strings) - strings.count(msgspec.UNSET) + sum(self._objects)
-        colons = int(np.count_nonzero(np.frombuffer(text, np.uint8) == _COLON))
-        if colons == present:
-            return True
-        if _BACKSLASH in text:  # a name, or a colon in text, may be spelled differently
-            return False
-        if colons == present + sum(v.count(":") for v in strings if isinstance(v, str)):
-            return True
-        return self._names_occur_once(text)
-
-    def _names_occur_once(self, text: bytes) -> bool:
+    def found(self) -> dict[str, int]:
+        """How often a wanted member of each name was found (null or not), over all rows."""
         found: dict[str, int] = {}
-        nth_field = iter(self.fields)
+        absent = iter(np.count_nonzero(np.isnan(self.fields), axis=1).tolist())
         for (role, path), values in zip(self._leaves, self._values, strict=True):
             if role == "field":
-                absent = int(np.count_nonzero(np.isnan(next(nth_field)))) - values.count(None)
+                lacking = next(absent)
+                lacking -= values.count(None) if lacking else 0
             else:
-                absent = values.count(msgspec.UNSET)
-            found[path[-1]] = found.get(path[-1], 0) + self._count - absent
+                lacking = values.count(msgspec.UNSET)
+            found[path[-1]] = found.get(path[-1], 0) + self._count - lacking
         for name, times in zip(self._object_names, self._objects, strict=True):
             found[name] = found.get(name, 0) + times
-        return all(text.count(f'"{name}"'.encode()) == times for name, times in found.items())
+        return found
+
+    def colons_in_text(self) -> int:
+        """How many colons stand in the times and keys that were found."""
+        strings = [v for column in (self.times, self.keys) if column for v in column]
+        return sum(v.count(":") for v in strings if isinstance(v, str))
 
 
 def _matrix(columns: Sequence[Sequence[Any]], count: int) -> NDArray[np.float64]:

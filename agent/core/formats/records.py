@@ -4,6 +4,7 @@ Formats without a faster way use it for everything; JSON uses it to say why a do
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -14,6 +15,7 @@ from agent.core.blocks import Column
 from agent.core.formats.plan import Found, Path, Plan, RawKey, Stamp, Tally, check_nesting, parts_of
 
 _EXCERPT_CHARS_MAX = 60
+_NUMBERS = frozenset({int, float})
 _STAMP_MAX = 1e21  # beyond the year 5138 in nanoseconds; NaN is not below it either
 
 
@@ -25,17 +27,21 @@ class RejectError(Exception):
         self.reason = reason
 
 
-class Members(dict[str, Any]):
-    """An object as decoded, which remembers the names that stood in it more than once."""
+class Repeating(dict[str, Any]):
+    """An object in which the names `twice` stood more than once."""
 
     __slots__ = ("twice",)
 
     def __init__(self, pairs: Sequence[tuple[str, Any]]) -> None:
         super().__init__(pairs)
-        self.twice: frozenset[str] = frozenset()
-        if len(self) != len(pairs):
-            seen: set[str] = set()
-            self.twice = frozenset(n for n, _ in pairs if n in seen or seen.add(n))  # type: ignore[func-returns-value]
+        times = Counter(name for name, _ in pairs)
+        self.twice = frozenset(name for name, count in times.items() if count > 1)
+
+
+def object_of(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of these members; a `Repeating` one if a name comes twice."""
+    plain = dict(pairs)
+    return plain if len(plain) == len(pairs) else Repeating(pairs)
 
 
 class Picker:
@@ -45,6 +51,8 @@ class Picker:
         """Raises RefusedError if the plan contradicts itself."""
         check_nesting(plan)
         self._fields = [parts_of(path) for path in plan.fields]
+        flat = all(len(path) == 1 for path in self._fields)
+        self._flat = [path[0] for path in self._fields] if flat else []
         self._time = parts_of(plan.time) if plan.time else None
         self._key = parts_of(plan.key) if plan.key else None
         self.clear()
@@ -73,10 +81,26 @@ class Picker:
         """Values, time and key of `record`.  Raises RejectError."""
         if not isinstance(record, dict):
             raise RejectError("malformed", f"a reading is {told(record)}, not an object")
-        values = [number(member(record, path), path) for path in self._fields]
+        values = self._quickly(record)
+        if values is None:
+            values = [number(member(record, path), path) for path in self._fields]
         stamp = stamp_of(member(record, self._time)) if self._time else None
         key = key_of(member(record, self._key)) if self._key else None
         return values, stamp, key
+
+    def _quickly(self, record: dict[str, Any]) -> list[float] | None:
+        """The values of an object that has nothing to look at twice; None for any other."""
+        if type(record) is not dict or not self._flat:
+            return None
+        try:
+            values = [record[name] for name in self._flat]
+            if _NUMBERS.issuperset(map(type, values)):
+                floats = list(map(float, values))
+                if math.isfinite(sum(floats)):  # only if each of them is
+                    return floats
+        except (KeyError, OverflowError):
+            pass
+        return None
 
     def found(self) -> Found:
         """What was collected; starts anew."""
@@ -107,7 +131,7 @@ def member(record: dict[str, Any], path: Path) -> object:
             raise RejectError(
                 "type", f"{'.'.join(path)}: {told(here)} stands where an object should"
             )
-        if part in getattr(here, "twice", ()):
+        if isinstance(here, Repeating) and part in here.twice:
             raise RejectError("duplicate_key", f"{part!r} stands twice in one object")
         here = here.get(part)
     return here
