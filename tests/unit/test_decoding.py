@@ -336,13 +336,15 @@ def outcome(dec: Decoder, blocks: list[Block]) -> tuple[list[tuple], Counter]:
 
 
 @settings(max_examples=400, deadline=None)
-@given(st.lists(PAYLOAD, max_size=9), st.lists(OBJECT, max_size=3))
-def test_a_batch_gives_what_its_payloads_give_one_by_one(payloads, seen_before):
-    together = decoder(key="id", time="ts")
+@given(st.lists(PAYLOAD, max_size=9), st.lists(OBJECT, max_size=3), st.sampled_from(["id", "{0}"]))
+def test_a_batch_gives_what_its_payloads_give_one_by_one(payloads, seen_before, key):
+    together = decoder(key=key, time="ts")
     decode(together, *seen_before)  # whatever it learnt must not matter either
-    apart = decoder(key="id", time="ts")
-    got = outcome(together, [decode(together, *payloads)])
-    want = outcome(apart, [decode(apart, payload) for payload in payloads])
+    apart = decoder(key=key, time="ts")
+    topics = [b"topic-%d" % i for i in range(len(payloads))]
+    got = outcome(together, [decode(together, *payloads, topics=topics)])
+    singles = zip(payloads, topics, strict=True)
+    want = outcome(apart, [decode(apart, payload, topics=[topic]) for payload, topic in singles])
     assert got == want
 
 
