@@ -55,16 +55,16 @@ class Ledger:
     """The messages of one stream that may come again.
 
     Args:
-        plain: the broker sends again without DUP and under new packet ids, but first of all and in
-            the old order (rumqttd does).  Then messages are recognised by their hash, from the
-            beginning of a connection to the first that is new.
+        plain: the broker sends again without DUP and under new packet ids, but before anything new
+            (rumqttd does).  Then messages are recognised by their hash, from the beginning of a
+            connection to the first that is unknown.
     """
 
     def __init__(self, *, plain: bool = False) -> None:
         self._tokens: deque[Token] = deque()  # not confirmed, in the order they were read
         self._former: dict[bytes, tuple[bytes, Token]] = {}  # by packet id, of earlier connections
         self._is_plain = plain
-        self._replay: deque[tuple[bytes, Token]] = deque()  # the same, in order, for a plain broker
+        self._replay: dict[bytes, list[tuple[bytes, Token]]] = {}  # by hash, for a plain broker
 
     @property
     def is_replaying(self) -> bool:
@@ -78,18 +78,19 @@ class Ledger:
     def find(self, mid: bytes, its_key: bytes) -> Token | None:
         """The burst in which a message that comes with DUP was delivered; asked once."""
         if self._is_plain:
-            return self._find_in_order(its_key[MID_BYTES:])
+            return self._find_by_hash(its_key[MID_BYTES:])
         known = self._former.pop(mid, None)
         return known[1] if known and known[0] == its_key else None
 
-    def _find_in_order(self, its_hash: bytes) -> Token | None:
-        for at, (its_key, token) in enumerate(self._replay):
-            if its_key[MID_BYTES:] == its_hash:
-                for _ in range(at + 1):  # those before it had been acknowledged
-                    self._replay.popleft()
-                return token
-        self._replay.clear()  # the first new message ends the replay
-        return None
+    def _find_by_hash(self, its_hash: bytes) -> Token | None:
+        alike = self._replay.get(its_hash)
+        if not alike:
+            self._replay.clear()  # the first new message ends the replay
+            return None
+        _, token = alike.pop(0)
+        if not alike:
+            del self._replay[its_hash]
+        return token
 
     def used(self, mids: Iterable[bytes]) -> None:
         """New messages came with these packet ids: the former ones are settled for good."""
@@ -106,7 +107,9 @@ class Ledger:
         """A new connection stands; `kept`: the broker still has our session."""
         if not kept:  # packet ids start afresh, and nothing of before will come again
             self._former.clear()
-            self._replay.clear()
+        settled = [k for k, token in self._known() if token.confirmed and kept]
+        self._replay.clear()
+        self._expect(b"".join(settled), _EARLIER)
         still_open = deque[Token]()
         for token in self._tokens:
             token.mids.clear()
@@ -123,17 +126,23 @@ class Ledger:
 
     def mark(self) -> bytes:
         """The keys of all that is open or settled."""
-        former = self._replay if self._is_plain else self._former.values()
-        settled = [k for k, token in former if token.confirmed]
+        settled = [k for k, token in self._known() if token.confirmed]
         return b"".join(settled) + b"".join([token.keys for token in self._tokens])
 
     def load(self, keys: bytes) -> None:
         """Take over what an earlier process had settled."""
         self._expect(keys, _EARLIER)
 
+    def _known(self) -> Iterable[tuple[bytes, Token]]:
+        return [
+            *self._former.values(),
+            *(entry for alike in self._replay.values() for entry in alike),
+        ]
+
     def _expect(self, keys: bytes, token: Token) -> None:
         if self._is_plain:
-            self._replay += [(k, token) for k in _split(keys)]
+            for k in _split(keys):
+                self._replay.setdefault(k[MID_BYTES:], []).append((k, token))
         else:
             self._former.update({k[:MID_BYTES]: (k, token) for k in _split(keys)})
 
