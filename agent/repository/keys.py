@@ -113,7 +113,7 @@ def read_passphrase(path: Path) -> bytes:
     return lines[0].strip()
 
 
-def _load(path: Path, passphrase: bytes | None) -> Ed25519PrivateKey:
+def _load(path: Path, passphrase: bytes | None) -> "Ed25519PrivateKey":
     # Windows keeps rights elsewhere than in the mode; there the folder's own rights must do.
     if os.name == "posix" and path.stat().st_mode & 0o077:
         raise RefusedError(f"the key {path} is open to others: chmod 600 {path}")

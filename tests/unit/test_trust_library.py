@@ -1,4 +1,4 @@
-"""What we rely on in python-tuf that it does not promise, and what must work without native code."""
+"""What we rely on in python-tuf that it does not promise; without native code; and our state."""
 
 import importlib.metadata
 import inspect
@@ -8,7 +8,10 @@ import sys
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
+from securesystemslib.formats import encode_canonical
+from securesystemslib.signer import CryptoSigner
 from tuf.api.exceptions import ExpiredMetadataError
 from tuf.ngclient._internal.trusted_metadata_set import TrustedMetadataSet
 from tuf.ngclient.config import EnvelopeType
@@ -63,8 +66,6 @@ except UntrustedError as error:
 
 
 def test_a_device_without_cryptography_verifies_all_the_same():
-    from securesystemslib.signer import CryptoSigner
-
     mixed = TufRepository("pump")
     mixed.add_key("root", CryptoSigner.generate_ecdsa())
     handed = {
@@ -135,8 +136,6 @@ def test_metadata_with_any_value_replaced_is_refused_or_harmless(place, odd):
 @given(place=st.sampled_from(PLACES), odd=ODD)
 def test_metadata_with_any_value_replaced_and_signed_again_raises_nothing_else(place, odd):
     """Even our own signers cannot make a device crash."""
-    from securesystemslib.formats import encode_canonical
-
     name, path = place
     document = json.loads(BUNDLE[name])
     if path[:1] != ("signed",) or len(path) < 2 or isinstance(odd, float):
@@ -185,6 +184,38 @@ def test_one_flipped_bit_in_the_stored_state_is_noticed(at, bit):
 def test_bytes_that_are_no_state_are_refused(raw):
     with pytest.raises(UntrustedError):
         TrustState.from_bytes(raw)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"releases": {"pump": -1}},
+        {"releases": {"../pump": 1}},
+        {"min_release": {"pump": 2**60}},
+        {"digests": {"pump": "sha256:short"}},
+        {"time_floor": float("inf")},
+        {"roles": {}},
+    ],
+    ids=repr,
+)
+def test_a_state_that_nobody_could_have_stored_is_refused(changes):
+    odd = TrustState(**{**vars(_state()), **changes})
+    with pytest.raises(UntrustedError) as caught:
+        TrustState.from_bytes(odd.to_bytes())
+    assert caught.value.kind is Kind.CORRUPT
+
+
+def test_a_model_that_is_no_longer_delegated_leaves_its_floor_and_nothing_else():
+    repo = TufRepository("pump", "fan")
+    repo.offer(package("pump", 1))
+    repo.offer(package("fan", 1))
+    device = Device(repo.root_file)
+    device.install(repo.bundle())
+    del repo.targets.delegations.roles["pump"]
+    repo.publish("targets")
+    device.install(repo.bundle(), "fan")
+    assert "pump" not in device.state.roles
+    assert device.state.releases == {"pump": 1, "fan": 1}
 
 
 def test_the_stored_state_says_when_it_runs_out():

@@ -4,7 +4,8 @@ An honest publisher releases, renews and rotates; an attacker keeps every bundle
 mixes them, tears files out of them, flips their bytes, and turns the clock.
 """
 
-from hypothesis import settings, strategies as st
+from hypothesis import settings
+from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from agent.core.trust import UntrustedError
@@ -53,7 +54,9 @@ class Trust(RuleBasedStateMachine):
         self.leaves += 1
         wish = 1 + down % self.release
         until = int(self.now + DAY)
-        self.repo.allow("pump", self.leaves, devices=["pump-7"], allow_release=wish, not_after=until)
+        self.repo.allow(
+            "pump", self.leaves, devices=["pump-7"], allow_release=wish, not_after=until
+        )
         self.bundles.append(self.repo.bundle())
 
     @rule(days=st.integers(0, 3))
@@ -93,10 +96,14 @@ class Trust(RuleBasedStateMachine):
             bundle[name] = bytes(raw)
         self._hand(bundle, None)
 
-    def _hand(self, bundle: dict[str, bytes], release: int | None, now: float | None = None) -> None:
+    def _hand(
+        self, bundle: dict[str, bytes], release: int | None, now: float | None = None
+    ) -> None:
         before = self.device.state
         try:
-            accepted = self.device.install(bundle, "pump", release, self.now if now is None else now)
+            accepted = self.device.install(
+                bundle, "pump", release, self.now if now is None else now
+            )
         except UntrustedError:
             assert self.device.state.releases == before.releases
             return

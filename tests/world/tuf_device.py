@@ -16,7 +16,9 @@ from tests.world.tuf_repository import NOW
 class Device:
     """Stores what `core.trust` tells it to store, also when it is refused."""
 
-    def __init__(self, root_file: bytes, name: str = "pump-7", groups: Collection[str] = ()) -> None:
+    def __init__(
+        self, root_file: bytes, name: str = "pump-7", groups: Collection[str] = ()
+    ) -> None:
         self.name = name
         self.groups = groups
         self.stored = begin(root_file).to_bytes()
