@@ -8,8 +8,8 @@ is in `core.chunks` and `core.transfer`; here are the waiting, the retrying and 
 import asyncio
 import random
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager, suppress
 
 import structlog
 
@@ -119,13 +119,14 @@ class ChunkedFetcher:
         inbox: asyncio.Queue[Block | Rejection] = asyncio.Queue(maxsize=64)
         self._waiting[transfer.token] = (transfer, inbox)
         try:
-            yield self._pull(transfer, inbox)
+            async with aclosing(self._pull(transfer, inbox)) as blocks:
+                yield blocks
         finally:
             del self._waiting[transfer.token]
 
     async def _pull(
         self, transfer: Transfer, inbox: asyncio.Queue[Block | Rejection]
-    ) -> AsyncIterator[Block]:
+    ) -> AsyncGenerator[Block, None]:
         tries = 0
         while not (transfer.done and inbox.empty()):
             cut = False
