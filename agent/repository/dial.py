@@ -50,8 +50,11 @@ def settings(url: str, root: str, environ: Mapping[str, str]) -> Mqtt:
 
 
 def url_of(mqtt: Mqtt) -> str:
-    """Where the broker is; an embedded one is where it listens."""
-    return f"mqtt://{mqtt.embedded_bind}" if mqtt.url == "embedded" else mqtt.url
+    """Where the broker is; an embedded one has MQTT 5 where it listens, 3.1.1 a port above."""
+    if mqtt.url != "embedded":
+        return mqtt.url
+    host, _, port = mqtt.embedded_bind.rpartition(":")
+    return f"mqtt://{host}:{int(port) + (mqtt.version != 5)}"
 
 
 def client(mqtt: Mqtt, client_id: str) -> Client:

@@ -9,6 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from agent.adapters.embedded import EmbeddedBroker
 from agent.commands import fleet as commands
 from agent.config import Mqtt
 from agent.core.errors import RefusedError, UnavailableError
@@ -81,15 +82,22 @@ def test_all_that_is_retained_is_collected_however_much_it_is(broker, version):
         assert talk.retained("edge/nobody/desired") == {}
 
 
-def test_retained_documents_come_through_the_embedded_broker_too(free_port):
-    iotcore = pytest.importorskip("iotcore")
-    with iotcore.Broker(port=free_port) as _:
-        settings = Mqtt(url=f"mqtt://127.0.0.1:{free_port}", version=4)
+@pytest.mark.parametrize("version", [4, 5])
+def test_retained_documents_come_through_the_embedded_broker_too(free_port, tmp_path, version):
+    pytest.importorskip("iotcore")
+    broker = EmbeddedBroker(f"127.0.0.1:{free_port}", tmp_path)
+    broker.start()
+    try:
+        bind = f"127.0.0.1:{free_port}"
+        settings = Mqtt(url="embedded", embedded_bind=bind, version=version)
         with Conversation(settings) as talk:
             for i in range(30):
                 talk.publish(f"edge/d{i}/reported", f"{i}".encode(), retain=True)
         with Conversation(settings) as talk:
             assert len(talk.retained("edge/+/reported")) == 30
+            assert talk.retained("edge/+/desired") == {}
+    finally:
+        broker.stop()
 
 
 def test_a_broker_that_is_not_there_is_said_in_one_sentence(free_port):
