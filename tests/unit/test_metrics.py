@@ -42,6 +42,7 @@ def test_readiness_and_the_outbox_are_told():
 
 
 def test_the_account_of_a_model_can_be_checked_from_outside():
+    """[http-1.6]"""
     counts = Counts(1000, 990, {"range": 2, "missing": 1}, 0, 7)
     got, labels = read(model(counts=counts)), {"model": "m", "stream": "s"}
     rejected = sum(v for (name, _), v in got.items() if name == "edge_agent_model_rejected_total")
@@ -53,6 +54,7 @@ def test_the_account_of_a_model_can_be_checked_from_outside():
 
 
 def test_a_provider_that_was_not_wanted_is_a_series_of_its_own():
+    """[http-1.7]"""
     fallen = read(model(active=Version(7, DIGEST, "7", "cpu", "cuda")))
     labels = {"model": "m", "stream": "s"}
     assert fallen[key("model_provider_fallback", **labels)] == 1
@@ -88,6 +90,7 @@ def test_times_are_unix_times_and_a_time_that_is_none_is_no_number():
 
 
 def test_names_follow_the_habits_of_the_field():
+    """[http-1.5]"""
     report = HealthReport(
         "d",
         models={"m": ModelHealth("s", counts=Counts(1, 0, {"range": 1}), latency_ms={"p99": 1.0})},
@@ -103,6 +106,7 @@ def test_names_follow_the_habits_of_the_field():
 
 @given(text=st.text(max_size=40), why=st.text(max_size=40))
 def test_no_text_of_the_report_breaks_the_format(text, why):
+    """[http-1.8]"""
     report = HealthReport(
         text,
         broker=why,

@@ -3,7 +3,8 @@
 A timeout per read is no defence: a client that sends a byte a second never meets it.  So one
 connection carries one request, the whole of it has one absolute deadline, an answer that nobody
 reads has another, and when the house is full the newest comer takes the place of the one that has
-been making up its mind for longest: whoever asks in one breath is always answered.
+been making up its mind for longest.  Nobody loses its place before it was listened to once, so
+whoever asks in one breath is answered, however many others drip.
 """
 
 import asyncio
@@ -35,14 +36,24 @@ class Door:
         self.most = 0  # that were ever inside together
         self._inside: dict[Connection, None] = {}  # in the order they came
 
+    @property
+    def inside(self) -> int:
+        """Connections there are."""
+        return len(self._inside)
+
+    @property
+    def stuck(self) -> int:
+        """Connections whose client does not read its answer."""
+        return sum(connection.stuck for connection in list(self._inside))
+
     def protocol(self) -> type[asyncio.Protocol]:
         """What uvicorn is to make for each connection."""
         return type("Connection", (Connection,), {"door": self})
 
     def enter(self, connection: "Connection") -> bool:
-        """Let it in, at another's cost if need be; False if all others are being answered."""
+        """Let it in, at another's cost if need be; False if all others have a right to stay."""
         if len(self._inside) >= self.connections_max:
-            late = next((c for c in self._inside if not c.asked), None)
+            late = next((c for c in self._inside if c.listened_to and not c.asked), None)
             late = late or next((c for c in self._inside if c.stuck), None)
             if late is None:
                 return False
@@ -67,6 +78,7 @@ class Connection(H11Protocol):
     """uvicorn's protocol under the limits of a `Door`."""
 
     door: ClassVar[Door]
+    listened_to = False  # what it had sent when it came has been read
     asked = False  # the whole request has come
     stuck = False  # the client does not read its answer
 
@@ -79,6 +91,8 @@ class Connection(H11Protocol):
         self.transport.set_write_buffer_limits(high=0)
         if self.door.enter(self):
             self._wait(self.door.request_s_max)
+            # The loop first reads from it in its next turn, which is over in the one after.
+            self.loop.call_soon(self.loop.call_soon, self._listened)
         else:
             self.drop()
 
@@ -114,6 +128,9 @@ class Connection(H11Protocol):
         """End it at once, with nothing more said."""
         self._wait(None)
         self.transport.abort()
+
+    def _listened(self) -> None:
+        self.listened_to = True
 
     def _wait(self, seconds: float | None) -> None:
         if self._deadline is not None:

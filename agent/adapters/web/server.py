@@ -11,10 +11,10 @@ from typing import Any
 import structlog
 import uvicorn
 
-from agent.adapters.web.backlog import Backlog
+from agent.adapters.web.backlog import HEARTBEAT_S, Backlog
 from agent.adapters.web.door import Door
 from agent.adapters.web.guards import HEADER_BYTES_MAX, Guards, Names
-from agent.adapters.web.posts import post_route
+from agent.adapters.web.posts import ACCEPT_S_MAX, post_route
 from agent.adapters.web.routes import Shown, application
 from agent.adapters.web.source import BODY_BYTES_MAX as POST_BYTES_MAX
 from agent.adapters.web.source import HttpSource
@@ -22,7 +22,9 @@ from agent.config import Http, Stream
 from agent.core.errors import RefusedError
 from agent.core.health import HealthReport
 
-ACCEPT_BACKLOG = 128
+KNOCKING_MAX = 512  # connections that the kernel keeps for us
+# Let in per turn of the loop: few, so that they are listened to before the next come (see door.py).
+ACCEPTS_MAX = 4
 STOP_S_MAX = 5.0
 
 log = structlog.get_logger(__name__)
@@ -35,6 +37,9 @@ class WebFaces:
         settings: where to listen, and under which further names.
         token: the bearer token; demanded for all but /livez and /readyz where it is given.
         stale_s: how long after the last `show` the agent still counts as alive.
+        door: limits on connections, where they are to differ from the defaults.
+        heartbeat_s: how long /events may be silent.
+        accept_s_max: how long a post may wait for its readings to be accounted for.
     """
 
     def __init__(
@@ -44,6 +49,8 @@ class WebFaces:
         token: str | None = None,
         stale_s: float = 5.0,
         door: Door | None = None,
+        heartbeat_s: float = HEARTBEAT_S,
+        accept_s_max: float = ACCEPT_S_MAX,
     ) -> None:
         if not settings.is_loopback and not token:
             sentence = f"http.bind {settings.bind} is open to others and needs http.token_file"
@@ -51,8 +58,9 @@ class WebFaces:
         self._settings = settings
         self._token = token
         self._door = door or Door()
+        self._accept_s_max = accept_s_max
         self._shown = Shown(stale_s)
-        self._backlog = Backlog()
+        self._backlog = Backlog(heartbeat_s=heartbeat_s)
         self._sources: dict[str, HttpSource] = {}
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -74,7 +82,9 @@ class WebFaces:
         listener = _listen(self._settings)
         self.port = int(listener.getsockname()[1])
         names = Names.of(self._settings.address[0], self.port, self._settings.hosts)
-        routes = [post_route(self._sources)] if self._sources else []
+        routes = (
+            [post_route(self._sources, accept_s_max=self._accept_s_max)] if self._sources else []
+        )
         app = Guards(
             application(self._shown, self._backlog, routes),
             names=names,
@@ -93,11 +103,11 @@ class WebFaces:
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            backlog=ACCEPT_BACKLOG,
+            backlog=ACCEPTS_MAX,
             timeout_graceful_shutdown=1,
             h11_max_incomplete_event_size=HEADER_BYTES_MAX,
         )
-        self._server = uvicorn.Server(config)
+        self._server = _Server(config)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
             target=self._run, args=(self._loop, self._server, listener), name="web", daemon=True
@@ -148,6 +158,14 @@ class WebFaces:
         await asyncio.sleep(0)  # aborted transports close their sockets in the next turn
 
 
+class _Server(uvicorn.Server):
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        # asyncio takes one number for accepts per turn and for the kernel's queue; we want two.
+        for listener in sockets or ():
+            listener.listen(KNOCKING_MAX)
+
+
 def _listen(settings: Http) -> socket.socket:
     host, port = settings.address
     try:
@@ -162,8 +180,10 @@ def _listen(settings: Http) -> socket.socket:
         if os.name == "posix":  # elsewhere this would let another program take our port
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
+        if hasattr(socket, "TCP_DEFER_ACCEPT"):  # let the kernel keep who connects and says nothing
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 1)
         # From here the kernel takes connections, so whoever asks at once waits and is not refused.
-        listener.listen(ACCEPT_BACKLOG)
+        listener.listen(KNOCKING_MAX)
     except (OSError, OverflowError) as error:
         listener.close()
         why = getattr(error, "strerror", None) or str(error)

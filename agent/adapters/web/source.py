@@ -55,6 +55,11 @@ class HttpSource:
         self._ear.setblocking(False)
         self._closed = False
 
+    @property
+    def waiting(self) -> int:
+        """Posts that nobody has read yet."""
+        return len(self._posts)
+
     def offer(self, payload: bytes) -> asyncio.Future[bool]:
         """On the endpoint's loop: hand a body over; the future says whether it was taken."""
         taken: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
