@@ -7,7 +7,7 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from agent.adapters.mqtt.ledger import pack, unpack
+from agent.adapters.mqtt.ledger import KEY_BYTES, pack, unpack
 from agent.adapters.mqtt.packets import Scan, scan
 from agent.adapters.mqtt.sorting import Sorter
 from agent.core.errors import RefusedError
@@ -170,6 +170,11 @@ def sort(sorter, *packets):
     return sorter.sort(found, 1.0)
 
 
+def keys_of(burst):
+    keys = unpack(burst.mark)[2]
+    return [keys[at : at + KEY_BYTES] for at in range(0, len(keys), KEY_BYTES)]
+
+
 def test_a_mark_stays_small_when_the_broker_confirms():
     sorter = Sorter([("s", "t", 1)])
     for i in range(1, 1000):
@@ -178,6 +183,39 @@ def test_a_mark_stays_small_when_the_broker_confirms():
         assert mids == [i.to_bytes(2)]
         sorter.confirm(done)
         assert len(burst.mark) < 30
+
+
+def test_a_packet_id_that_is_used_again_drops_out_of_the_mark():
+    sorter = Sorter([("s", "t", 1)])
+    (first,), _, _ = sort(sorter, *(publish(b"t", b"%d" % i, mid=i) for i in (1, 2, 3)))
+    sorter.accept([first.token])
+    sorter.reconnected(kept=True)
+    (second,), _, _ = sort(sorter, *(publish(b"t", b"new", mid=i) for i in (1, 2)))
+    assert len(keys_of(second)) == 3
+    assert keys_of(first)[2] in keys_of(second)
+
+
+def test_what_is_open_stands_in_the_mark_once_after_a_reconnect():
+    sorter = Sorter([("s", "t", 1)])
+    sort(sorter, publish(b"t", b"old", mid=1))
+    sorter.reconnected(kept=True)
+    (burst,), _, _ = sort(sorter, publish(b"t", b"new", mid=2))
+    assert len(keys_of(burst)) == 2
+
+
+def test_a_plain_brokers_replay_ends_with_the_first_message_that_is_new():
+    sorter = Sorter([("s", "t", 1)], plain=True)
+    (burst,), _, _ = sort(sorter, publish(b"t", b"0", mid=1), publish(b"t", b"1", mid=2))
+    sorter.accept([burst.token])
+    sorter.reconnected(kept=True)
+    bursts, acks, _ = sort(
+        sorter,
+        publish(b"t", b"1", mid=1),
+        publish(b"t", b"2", mid=2),
+        publish(b"t", b"0", mid=3),  # a sensor may well say the same again
+    )
+    assert [b.payloads for b in bursts] == [[b"2", b"0"]]
+    assert acks == [b"\0\x01"]
 
 
 def test_a_lost_session_forgets_what_its_packet_ids_meant():

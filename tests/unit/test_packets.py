@@ -112,8 +112,10 @@ def test_a_lying_length_inside_a_publish_never_reaches_into_the_next_packet(is_v
         scan(bytes(raw) + secret, found, is_v5=is_v5, packet_bytes_max=LIMIT)
     except MalformedError:
         return
-    came = zip(found.topics, found.payloads, strict=True)
-    assert not any(b"SSS" in payload for topic, payload in came if topic != b"next")
+    came = list(zip(found.topics, found.payloads, strict=True))
+    assert came[-1] == (b"next", b"S" * 600)
+    assert not any(b"SSS" in topic + payload for topic, payload in came[:-1])
+    assert sum(len(topic) + len(payload) for topic, payload in came[:-1]) < len(raw)
 
 
 def test_a_packet_announced_too_big_is_refused_before_its_body_comes():
@@ -152,8 +154,18 @@ def test_scanning_stops_after_a_connack_because_what_follows_is_read_in_its_ligh
     assert found.payloads == []
 
 
-@pytest.mark.parametrize("body", [b"", b"\0", b"\0\0", b"\0\x05t", b"\0\x01t\0"])
-def test_a_publish_too_short_for_its_fields_is_malformed(body):
+@pytest.mark.parametrize("follower", [b"", publish(b"next", b"S" * 600)])
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"\0", b"\0\0", b"\0\x05t", b"\0\x01t\0", b"\0\x01t\0\x01", b"\0\x01t\0\x01\x05"],
+)
+def test_a_publish_too_short_for_its_fields_is_malformed(body, follower):
+    with pytest.raises(MalformedError):
+        scan(packet(0x32, body) + follower, Scan(), is_v5=True, packet_bytes_max=LIMIT)
+
+
+@pytest.mark.parametrize("body", [b"\0\0\0\x01\0x", b"\0\x01t\0\0\0x"])
+def test_an_empty_topic_and_the_packet_id_0_are_malformed(body):
     with pytest.raises(MalformedError):
         scan(packet(0x32, body), Scan(), is_v5=True, packet_bytes_max=LIMIT)
 
