@@ -17,7 +17,12 @@ SCRIPT = TOP / "examples" / "pump" / "simulate.py"
 def simulate(*words):
     env = os.environ | {"PYTHONPATH": str(TOP)}
     return subprocess.run(
-        [sys.executable, SCRIPT, *words], env=env, capture_output=True, text=True, timeout=60
+        [sys.executable, SCRIPT, *words],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
 
 
