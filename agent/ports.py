@@ -142,6 +142,7 @@ class Session(Protocol):
     ref: ModelRef
     provider: str  # what really runs the graph
     wanted: str  # the first wish; differs from provider when something better was not to be had
+    fallback: str  # why it differs, in a sentence; empty if it does not
     inputs: Sequence[TensorSpec]
     outputs: Sequence[TensorSpec]
     jobs_max: int  # how many may be out at once

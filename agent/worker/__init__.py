@@ -14,7 +14,8 @@ process.
     refusals    why a model is not loaded, and who is to blame, in a sentence
     golden      whether the outputs a version was published with are reproduced
     priority    loading at the lowest scheduling class
-    jail        the layers that hold the child in
+    jail, seccomp   the layers that hold the child in
+    bench       how fast each provider runs a model, for people who ask
 """
 
 import os

@@ -23,6 +23,7 @@ from agent.worker.refusals import RefusalError, is_memory, shortened
 SWITCH_S = 0.0005  # golden samples on one thread may hold up a live batch on the other by so much
 CHUNK_BYTES = 65536
 SECRET_BYTES = 32
+SPARE_BYTES = 1 << 16  # of a frame, for its entries
 
 
 class Worker:
@@ -147,6 +148,9 @@ class Worker:
         """Outputs go behind the inputs in the same slot; where they do not fit, down the socket."""
         count = len(outputs)
         if start + frames.room(outputs) > frame.number:
+            if frames.room(outputs) > frames.FRAME_BYTES_MAX - SPARE_BYTES:
+                most = frames.FRAME_BYTES_MAX >> 20
+                return _failed(frame.job, f"its outputs are more than {most} MiB", 0)
             body = frames.inline(outputs)
             return frames.pack(frames.INLINE, job=frame.job, tensors=count, number=took, body=body)
         body = frames.entries(outputs, start)
@@ -157,7 +161,7 @@ class Worker:
 
 
 def _failed(job: int, why: str, started: int) -> bytes:
-    took = time.perf_counter_ns() - started
+    took = time.perf_counter_ns() - started if started else 0
     return frames.pack(frames.FAILED, job=job, number=took, body=why.encode())
 
 

@@ -22,7 +22,7 @@ Array = NDArray[Any]
 
 HEAD = Struct("<IBxHqQ")
 ENTRY = Struct("<BBxxIQ")
-FRAME_BYTES_MAX = 1 << 30
+FRAME_BYTES_MAX = 1 << 26  # of one frame; tensors in the arena do not count
 TENSORS_MAX = 65535
 ALIGNMENT = 64
 
@@ -62,8 +62,9 @@ class Frame:
 class Reader:
     """Cuts a stream of bytes into frames."""
 
-    def __init__(self) -> None:
+    def __init__(self, bytes_max: int = FRAME_BYTES_MAX) -> None:
         self._pending = bytearray()
+        self._bytes_max = bytes_max
 
     def feed(self, chunk: bytes) -> Iterator[Frame]:
         """The frames that `chunk` completes.
@@ -76,7 +77,7 @@ class Reader:
         at = 0
         while len(pending) - at >= HEAD.size:
             length, kind, tensors, job, number = HEAD.unpack_from(pending, at)
-            if not HEAD.size <= length <= FRAME_BYTES_MAX:
+            if not HEAD.size <= length <= self._bytes_max:
                 msg = f"a frame of {length} bytes"
                 raise BreachError(msg)
             if len(pending) - at < length:

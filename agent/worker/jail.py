@@ -3,11 +3,13 @@
     no-new-privs   no set-user-id program can give it more than it has
     rlimits        no core dump (it would hold readings), no file to write, a bound on memory
     landlock       its package folder to read, nothing to write or run, no TCP, no signals out
+    seccomp        no sockets of any kind, no other programs, no ways around Landlock
     oom-first      the kernel takes a worker before it takes the agent
 
 Landlock holds the calling thread and those it starts, so this runs while there is but one.  Where
-an accelerator may be used, its driver needs devices, libraries and caches: then reading and running
-stay free, and only TCP, signals and writing outside /dev, /tmp and /run are forbidden.
+an accelerator may be used, its driver needs devices, libraries, caches and local sockets: then
+reading and running stay free, there is no seccomp, and only TCP, signals and writing outside /dev,
+/tmp and /run are forbidden.
 """
 
 import contextlib
@@ -18,6 +20,8 @@ import struct
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from agent.worker import seccomp
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,6 +47,7 @@ def close_in(folder: Path | None, memory_bytes: int, *, accelerated: bool) -> li
     """Put on every layer there is; the names of those that hold."""
     layers: list[tuple[str, Callable[[], bool]]] = [
         ("landlock", lambda: _landlock(folder, accelerated=accelerated)),
+        ("seccomp", lambda: not accelerated and seccomp.put_on()),
         ("no-new-privs", _no_new_privs),
         ("rlimits", lambda: _rlimits(memory_bytes, accelerated=accelerated)),
         ("oom-first", _oom_first),

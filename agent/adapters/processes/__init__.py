@@ -1,12 +1,16 @@
-"""Workers as processes.
+"""Workers as processes: the agent's side of `agent.worker`.
 
-engine     ProcessEngine, the Engine port
-session    WorkerSession, the Session port: what waits, and what the lane calls
-pipe       the hot path: jobs and answers through shared memory
-child      one process: started, jailed, asked, ended
+    engine     ProcessEngine, the Engine port
+    session    WorkerSession, the Session port: what waits, and what the lane calls
+    pipe       the hot path: jobs and answers through shared memory
+    child      one process: started, asked, ended
+    launch     the command, the environment and the thread it is started with
+    limits     bounds of them all
+
+onnxruntime is never imported on this side.
 """
 
-from agent.adapters.processes.child import Limits
 from agent.adapters.processes.engine import ProcessEngine
+from agent.adapters.processes.limits import Limits
 
 __all__ = ["Limits", "ProcessEngine"]

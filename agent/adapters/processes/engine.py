@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from agent.adapters.processes.child import Child, Limits
+from agent.adapters.processes.child import DIALS, Child
+from agent.adapters.processes.limits import Limits
 from agent.adapters.processes.session import WorkerSession
 from agent.core.brief import brief
 from agent.core.manifest import Manifest
@@ -18,7 +19,9 @@ PROBE_ARENA_BYTES = 1 << 16
 class ProcessEngine:
     """See `agent.ports.Engine`.  onnxruntime is never imported into this process."""
 
-    def __init__(self, limits: Limits | None = None) -> None:
+    def __init__(self, limits: Limits | None = None, *, dial: bool = DIALS) -> None:
+        """`dial`: workers connect over the loopback, as on Windows."""
+        self._dial = dial
         self._limits = limits or Limits()
         self._lock = threading.Lock()
         self._hello: Mapping[str, Any] | None = None
@@ -28,7 +31,13 @@ class ProcessEngine:
     ) -> WorkerSession:
         """A session on the first wished provider that works; see the port for what it raises."""
         session = WorkerSession(
-            ref, folder, manifest, brief(manifest), self._limits, background=background
+            ref,
+            folder,
+            manifest,
+            brief(manifest),
+            self._limits,
+            background=background,
+            dial=self._dial,
         )
         with self._lock:
             self._hello = session.hello
@@ -56,6 +65,7 @@ class ProcessEngine:
                     memory_bytes=self._limits.memory_bytes,
                     arena_bytes=PROBE_ARENA_BYTES,
                     start_s=self._limits.start_s,
+                    dial=self._dial,
                 )
                 self._hello = probe.hello
                 probe.close()

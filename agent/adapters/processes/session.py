@@ -10,7 +10,8 @@ from typing import Any
 import psutil
 import structlog
 
-from agent.adapters.processes.child import Child, Limits
+from agent.adapters.processes.child import Child
+from agent.adapters.processes.limits import Limits
 from agent.adapters.processes.pipe import Pipe, first_arena_bytes
 from agent.core.brief import Brief, blamed
 from agent.core.errors import MisfitError, UnavailableError, UnfitError
@@ -19,6 +20,7 @@ from agent.core.names import ModelRef
 from agent.ports import Answer, Array, GoldenResult, TensorSpec, WorkerLostError
 from agent.worker.frames import BreachError
 from agent.worker.providers import CPU
+from agent.worker.refusals import is_memory
 
 log = structlog.get_logger(__name__)
 
@@ -50,11 +52,12 @@ class WorkerSession:
         limits: Limits,
         *,
         background: bool,
+        dial: bool,
     ) -> None:
         """Raises UnfitError, MisfitError, UnavailableError."""
         self.ref = ref
         self.jobs_max = JOBS_MAX
-        self._folder, self._brief, self._limits = folder, brief, limits
+        self._folder, self._brief, self._limits, self._dial = folder, brief, limits, dial
         self._memory_bytes = _memory_bytes(manifest, limits)
         self._child, answer = self._born(background=background)
         self._pipe = Pipe(self._child, JOBS_MAX, limits.arena_bytes)
@@ -179,6 +182,7 @@ class WorkerSession:
             memory_bytes=self._memory_bytes,
             arena_bytes=first_arena_bytes(JOBS_MAX),
             start_s=self._limits.start_s,
+            dial=self._dial,
         )
         try:
             answer = self._load(child, background=background)
@@ -207,6 +211,9 @@ class WorkerSession:
             ) from error
         except WorkerLostError as error:
             number = child.signal_of_death()
+            if is_memory(error):
+                why = f"the worker {error} while loading {self.ref}; it may not have more memory"
+                raise MisfitError(why) from error
             if number in CRASHES:
                 raise UnfitError(f"the worker {error} while loading {self.ref}") from error
             if number == getattr(signal, "SIGKILL", None):
