@@ -102,6 +102,7 @@ def test_probation_is_no_end():
     said = Report()
     there = said.see(active=7, candidate=7, phase="probation", progress=0.4, state="Transitioning")
     assert (there.committed, there.phase, there.share) == (None, "probation", 0.4)
+    assert said.see(active=7, candidate=7, phase="probation", state="Healthy").committed is None
     assert said.see(active=7, known_good=7).committed is True
 
 

@@ -4,6 +4,7 @@ import base64
 import gzip
 import json
 import math
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -175,6 +176,8 @@ def test_the_newest_bundle_is_taken_wherever_it_came_from():
     assert wire.overlay([Desired(9, {}, stamped(2))], own).metadata == stamped(5)
     assert wire.overlay([Desired(9, {}, {"x": b"?"})], own).metadata == stamped(5)
     assert wire.overlay([Desired(9, {})], Desired(3, {})).metadata is None
+    same = stamped(5) | {"1.root.json": b"{}"}
+    assert wire.overlay([Desired(9, {}, same)], own).metadata == stamped(5)
 
 
 wishes = st.builds(
@@ -240,7 +243,11 @@ def test_a_bundle_comes_out_as_it_went_in(files):
 def test_a_gzip_bomb_is_refused_at_the_bound_and_not_unfolded():
     bomb = base64.b64encode(gzip.compress(b'{"a.json": "' + b"A" * 100_000_000)).decode()
     assert len(bomb) < enclosed.PACKED_BYTES_MAX
+    tracemalloc.start()
     assert refused(bomb, wire.unpack_metadata).code == 413
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 * enclosed.PLAIN_BYTES_MAX
 
 
 @pytest.mark.parametrize(
