@@ -144,6 +144,7 @@ def test_snapshot_hash_mismatch():
 
 
 def test_metadata_bytes_match(repo, device):
+    """[trust-3.6]"""
     raw = repo.files["timestamp.json"] + b" "
     device.look({**repo.bundle(), "timestamp.json": raw})
     assert device.state.roles["timestamp"] == raw

@@ -90,6 +90,7 @@ def test_duplicate_sig_keyids(repo, device):
     ids=["ed25519", "ecdsa", "rsa", "p384"],
 )
 def test_keytype_and_scheme(repo, device, make, taken):
+    """[trust-1.3]"""
     signer = repo.add_key("root", make())
     repo.root.roles["root"].threshold = 4
     repo.publish("root")

@@ -34,6 +34,7 @@ def device(repo: TufRepository) -> Device:
 
 
 def test_t4_every_earlier_bundle_is_refused_after_a_restart(repo, device):
+    """[trust-2.1]"""
     seen = [repo.bundle()]
     for release in (2, 3, 4):
         repo.offer(package("pump", release))
@@ -45,6 +46,7 @@ def test_t4_every_earlier_bundle_is_refused_after_a_restart(repo, device):
 
 
 def test_t4_a_lower_release_is_refused_although_freshly_signed(repo, device):
+    """[trust-2.2]"""
     repo.offer(package("pump", 3))
     device.install(repo.bundle())
     repo.publish("pump")
@@ -52,6 +54,7 @@ def test_t4_a_lower_release_is_refused_although_freshly_signed(repo, device):
 
 
 def test_t4_the_floor_outlives_new_keys_for_everything(repo, device):
+    """[trust-2.2]"""
     repo.offer(package("pump", 3))
     device.install(repo.bundle())
     for role in ("root", "targets", "snapshot", "timestamp", "pump"):
@@ -62,12 +65,14 @@ def test_t4_the_floor_outlives_new_keys_for_everything(repo, device):
 
 
 def test_t4_the_same_release_again_is_a_repair_if_its_bytes_are_the_same(repo, device):
+    """[trust-2.3]"""
     assert device.install(repo.bundle()).package == package("pump", 1)
     repo.offer(package("pump", 1, b"other bytes"))
     device.refuses(repo.bundle(), Kind.DIGEST)
 
 
 def test_t4_old_bytes_come_back_under_a_new_release(repo, device):
+    """[trust-2.4]"""
     repo.offer(package("pump", 2))
     device.install(repo.bundle())
     old = package("pump", 1)
@@ -76,6 +81,7 @@ def test_t4_old_bytes_come_back_under_a_new_release(repo, device):
 
 
 def test_t4_below_the_security_floor_nothing_goes_by_any_way(repo, device):
+    """[trust-2.5]"""
     repo.offer(package("pump", 2))
     repo.offer(package("pump", 3))
     repo.least("pump", 3)
@@ -90,12 +96,14 @@ def test_t4_below_the_security_floor_nothing_goes_by_any_way(repo, device):
 
 
 def test_t4_a_security_floor_that_nothing_reaches_is_refused_and_forgotten(repo, device):
+    """[trust-2.5]"""
     repo.least("pump", 2**53 - 1)
     device.refuses(repo.bundle(), Kind.MALFORMED)
     assert permits(device.state, "pump", 1)
 
 
 def test_t4_damaged_trust_is_said_and_not_started_over(device):
+    """[trust-2.6]"""
     for cut in (0, 10, len(device.stored) // 2, len(device.stored) - 1):
         with pytest.raises(UntrustedError) as caught:
             TrustState.from_bytes(device.stored[:cut])
@@ -107,6 +115,7 @@ def test_t4_damaged_trust_is_said_and_not_started_over(device):
 
 @pytest.mark.parametrize("role", ROLES)
 def test_t5_a_frozen_repository_is_refused_once_it_has_expired(repo, device, role):
+    """[trust-3.1]"""
     repo.signed(role).expires = at(10)
     repo.publish(role)
     assert device.install(repo.bundle(), now=NOW + 9 * DAY)
@@ -116,6 +125,7 @@ def test_t5_a_frozen_repository_is_refused_once_it_has_expired(repo, device, rol
 
 
 def test_t5_the_verdict_says_when_the_first_signature_runs_out(repo, device):
+    """[trust-3.2]"""
     assert device.install(repo.bundle()).expires == NOW + 30 * DAY
 
 
@@ -124,6 +134,7 @@ def test_t5_the_verdict_says_when_the_first_signature_runs_out(repo, device):
 
 @pytest.mark.parametrize("role", ["snapshot", "targets", "pump"])
 def test_t6_a_role_from_another_generation_is_refused(repo, device, role):
+    """[trust-3.3]"""
     old = repo.files[repo.name_of(role)]
     repo.publish("targets", "pump")
     device.refuses({**repo.bundle(), repo.name_of(role): old}, Kind.VERSION)
@@ -131,6 +142,7 @@ def test_t6_a_role_from_another_generation_is_refused(repo, device, role):
 
 @pytest.mark.parametrize("role", ["snapshot", "targets", "pump"])
 def test_t6_another_file_under_the_same_version_is_refused_where_hashes_are_signed(role):
+    """[trust-3.3]"""
     repo = TufRepository("pump", hashes=True)
     repo.offer(package("pump", 1))
     device = Device(repo.root_file)
@@ -141,12 +153,14 @@ def test_t6_another_file_under_the_same_version_is_refused_where_hashes_are_sign
 
 
 def test_t6_a_release_described_under_another_number_is_refused(repo, device):
+    """[trust-3.4]"""
     repo.families["pump"].targets["pump/2"] = target_of("pump/2", package("pump", 1))
     repo.publish("pump")
     device.refuses(repo.bundle(), Kind.MISMATCH)
 
 
 def test_t6_a_description_that_is_not_what_was_hashed_is_refused(repo, device):
+    """[trust-3.4]"""
     repo.families["pump"].targets["pump/2"] = entry = target_of("pump/2", package("pump", 2))
     entry.unrecognized_fields["custom"]["description"] += " "
     repo.publish("pump")
@@ -158,6 +172,7 @@ def test_t6_a_description_that_is_not_what_was_hashed_is_refused(repo, device):
 
 @pytest.mark.parametrize("role", ["timestamp", "snapshot", "targets", "pump"])
 def test_t7_new_keys_recover_from_versions_driven_to_the_end(repo, device, role):
+    """[trust-2.8]"""
     honest = repo.signed(role).version
     repo.signed(role).version = 2**31
     repo.publish(role)

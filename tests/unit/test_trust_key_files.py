@@ -30,6 +30,7 @@ def clock() -> Clock:
 
 @pytest.mark.skipif(os.name != "posix", reason="rights are kept elsewhere")
 def test_keys_are_for_their_owner_only(tmp_path, clock):
+    """[trust-7.1]"""
     Signing.create(tmp_path, "team", keys_dir=tmp_path / "away", clock=clock)
     assert not (tmp_path / "keys").exists()
     assert stat.S_IMODE((tmp_path / "away").stat().st_mode) == 0o700
@@ -41,12 +42,14 @@ def test_keys_are_for_their_owner_only(tmp_path, clock):
 
 
 def test_solo_keeps_two_key_files(tmp_path, clock):
+    """[trust-7.1]"""
     Signing.create(tmp_path, clock=clock)
     labels = sorted(path.name.split(".")[0] for path in (tmp_path / "keys").iterdir())
     assert labels == ["online", "owner"]
 
 
 def test_keys_under_a_passphrase_open_with_it_alone(tmp_path, clock):
+    """[trust-7.2]"""
     Signing.create(tmp_path, passphrase=b"correct horse", clock=clock)
     for path in (tmp_path / "keys").iterdir():
         assert path.read_bytes().startswith(b"-----BEGIN ENCRYPTED PRIVATE KEY-----")
@@ -95,6 +98,7 @@ except RefusedError as error:
 
 
 def test_signing_without_cryptography_says_what_to_install(tmp_path):
+    """[trust-7.8]"""
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_NATIVE_CODE, str(tmp_path)],
         capture_output=True,

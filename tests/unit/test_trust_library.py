@@ -26,6 +26,7 @@ BUNDLE = REPO.bundle()
 
 
 def test_the_private_trusted_set_still_has_the_shape_we_use():
+    """[trust-8.1]"""
     assert int(importlib.metadata.version("tuf").split(".")[0]) in (6, 7)
     parameters = list(inspect.signature(TrustedMetadataSet.__init__).parameters)
     assert parameters == ["self", "root_data", "envelope_type"]
@@ -36,6 +37,7 @@ def test_the_private_trusted_set_still_has_the_shape_we_use():
 
 
 def test_the_private_reference_time_still_decides_expiry():
+    """[trust-8.1]"""
     trusted = TrustedMetadataSet(REPO.root_file, EnvelopeType.METADATA)
     trusted.reference_time = datetime.fromtimestamp(NOW + 29 * DAY, UTC)
     trusted.update_timestamp(BUNDLE["timestamp.json"])
@@ -66,6 +68,7 @@ except UntrustedError as error:
 
 
 def test_a_device_without_cryptography_verifies_all_the_same():
+    """[trust-1.8]"""
     mixed = TufRepository("pump")
     mixed.add_key("root", CryptoSigner.generate_ecdsa())
     handed = {
@@ -115,6 +118,7 @@ PLACES = [(n, p) for n, raw in BUNDLE.items() for p in _places(json.loads(raw))]
 
 @given(place=st.sampled_from(PLACES), odd=ODD)
 def test_metadata_with_any_value_replaced_is_refused_or_harmless(place, odd):
+    """[trust-4.2]"""
     name, path = place
     document = json.loads(BUNDLE[name])
     if not path:
@@ -135,7 +139,7 @@ def test_metadata_with_any_value_replaced_is_refused_or_harmless(place, odd):
 
 @given(place=st.sampled_from(PLACES), odd=ODD)
 def test_metadata_with_any_value_replaced_and_signed_again_raises_nothing_else(place, odd):
-    """Even our own signers cannot make a device crash."""
+    """[trust-4.2] Even our own signers cannot make a device crash."""
     name, path = place
     document = json.loads(BUNDLE[name])
     if path[:1] != ("signed",) or len(path) < 2 or isinstance(odd, float):
@@ -173,6 +177,7 @@ def test_the_state_comes_back_as_it_was_stored():
 
 @given(at=st.integers(0, 10**6), bit=st.integers(0, 7))
 def test_one_flipped_bit_in_the_stored_state_is_noticed(at, bit):
+    """[trust-2.6]"""
     raw = bytearray(_state().to_bytes())
     raw[at % len(raw)] ^= 1 << bit
     with pytest.raises(UntrustedError) as caught:
@@ -199,6 +204,7 @@ def test_bytes_that_are_no_state_are_refused(raw):
     ids=repr,
 )
 def test_a_state_that_nobody_could_have_stored_is_refused(changes):
+    """[trust-2.6]"""
     odd = TrustState(**{**vars(_state()), **changes})
     with pytest.raises(UntrustedError) as caught:
         TrustState.from_bytes(odd.to_bytes())
@@ -219,10 +225,12 @@ def test_a_model_that_is_no_longer_delegated_leaves_its_floor_and_nothing_else()
 
 
 def test_the_stored_state_says_when_it_runs_out():
+    """[trust-3.2]"""
     assert expires(_state()) == NOW + 30 * DAY
 
 
 def test_another_root_file_starts_trust_over_but_keeps_the_floors():
+    """[trust-2.9]"""
     state = _state()
     assert anchored(state, REPO.root_file) is state
     other = TufRepository("pump")
@@ -238,6 +246,7 @@ def test_another_root_file_starts_trust_over_but_keeps_the_floors():
 
 
 def test_a_damaged_stored_role_is_said_and_does_not_lower_the_floor():
+    """[trust-2.6]"""
     state = _state()
     for role in ("root", "timestamp", "snapshot", "targets", "pump"):
         hurt = TrustState(**{**vars(state), "roles": {**state.roles, role: b"{}"}})
@@ -246,6 +255,7 @@ def test_a_damaged_stored_role_is_said_and_does_not_lower_the_floor():
 
 
 def test_a_bundle_need_not_repeat_what_the_device_holds():
+    """[trust-3.5]"""
     state = _state()
     only = {"timestamp.json": BUNDLE["timestamp.json"]}
     assert resolve(state, only, "pump", None, now=NOW).package.ref.release == 1
@@ -255,6 +265,7 @@ def test_a_bundle_need_not_repeat_what_the_device_holds():
 
 
 def test_grace_takes_what_has_just_expired_and_no_more():
+    """[trust-3.2]"""
     state = begin(REPO.root_file)
     late = NOW + 33 * DAY
     assert resolve(state, BUNDLE, "pump", None, now=late, grace_s=7 * DAY)

@@ -1,7 +1,7 @@
 """Whatever bundles come, in whatever order, with a restart before each: the floors hold.
 
 An honest publisher releases, renews and rotates; an attacker keeps every bundle there ever was,
-mixes them, tears files out of them, flips their bytes, and turns the clock.
+mixes them, tears files out of them, flips their bytes, and turns the clock.  [trust-2.7]
 """
 
 from hypothesis import settings

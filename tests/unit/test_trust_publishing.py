@@ -51,6 +51,7 @@ def test_a_device_installs_what_is_published(signing, device):
 
 
 def test_publishing_lists_exactly_what_it_is_told(signing, device):
+    """[trust-7.3]"""
     signing.publish([package("pump", 1), package("pump", 2), package("fan", 1)])
     device.install(signing.bundle())
     signing.publish([package("pump", 2)])
@@ -59,6 +60,7 @@ def test_publishing_lists_exactly_what_it_is_told(signing, device):
 
 
 def test_publishing_again_renews_the_timestamp_and_nothing_else(signing, tmp_path, clock):
+    """[trust-7.3]"""
     signing.publish([package("pump", 1)])
     before = files(tmp_path / "metadata")
     clock.now += 5 * DAY
@@ -71,6 +73,7 @@ def test_publishing_again_renews_the_timestamp_and_nothing_else(signing, tmp_pat
 
 
 def test_what_runs_out_soon_is_renewed_in_time(signing, device, clock):
+    """[trust-7.3]"""
     signing.publish([package("pump", 1)])
     for _ in range(60):
         clock.now += 25 * DAY
@@ -79,6 +82,7 @@ def test_what_runs_out_soon_is_renewed_in_time(signing, device, clock):
 
 
 def test_what_cannot_be_renewed_is_said(tmp_path, clock):
+    """[trust-7.3]"""
     signing = Signing.create(tmp_path, "team", clock=clock)
     signing.publish([package("pump", 1)])
     _hide(tmp_path / "keys", "models-1")
@@ -89,6 +93,7 @@ def test_what_cannot_be_renewed_is_said(tmp_path, clock):
 
 
 def test_a_release_needs_the_familys_and_the_online_keys_only(tmp_path, clock):
+    """[trust-7.4]"""
     signing = Signing.create(tmp_path, "team", clock=clock)
     signing.publish([package("pump", 1)])
     _hide(tmp_path / "keys", "root-", "targets-")
@@ -103,6 +108,7 @@ def test_a_release_needs_the_familys_and_the_online_keys_only(tmp_path, clock):
 
 
 def test_other_files_under_a_published_number_are_refused(signing):
+    """[trust-7.6]"""
     signing.publish([package("pump", 1)])
     with pytest.raises(RefusedError, match="next release number"):
         signing.publish([package("pump", 1, b"other")])
@@ -110,6 +116,7 @@ def test_other_files_under_a_published_number_are_refused(signing):
 
 @pytest.mark.parametrize("role", ["root", "targets", "snapshot", "timestamp", "pump"])
 def test_keys_are_rotated_without_touching_a_device(signing, device, tmp_path, role):
+    """[trust-7.5]"""
     signing.publish([package("pump", 1)])
     device.install(signing.bundle())
     stale = files(tmp_path / "metadata")
@@ -125,6 +132,7 @@ def test_keys_are_rotated_without_touching_a_device(signing, device, tmp_path, r
 
 
 def test_a_lost_root_key_is_replaced_with_the_two_that_are_left(tmp_path, clock):
+    """[trust-7.5]"""
     signing = Signing.create(tmp_path, "team", clock=clock)
     signing.publish([package("pump", 1)])
     device = Device((tmp_path / "root.json").read_bytes())
@@ -139,6 +147,7 @@ def test_a_lost_root_key_is_replaced_with_the_two_that_are_left(tmp_path, clock)
 
 
 def test_a_rotation_that_cannot_be_signed_leaves_no_trace(tmp_path, clock):
+    """[trust-7.4]"""
     Signing.create(tmp_path, "team", clock=clock)
     _hide(tmp_path / "keys", "root-2", "root-3")
     before = files(tmp_path / "metadata"), files(tmp_path / "keys")
@@ -161,6 +170,7 @@ def test_a_device_of_many_roots_ago_is_brought_up_by_bundles_from_where_it_stand
 
 
 def test_an_override_lets_the_named_device_down_once(signing, device, clock):
+    """[trust-5.1]"""
     signing.publish([package("pump", 1), package("pump", 2)])
     device.install(signing.bundle())
     first = signing.allow("pump", 1, devices=["pump-7"], not_after=NOW + DAY)
@@ -180,6 +190,7 @@ def test_an_override_lets_the_named_device_down_once(signing, device, clock):
 
 
 def test_a_security_floor_is_signed_and_stays(signing, device):
+    """[trust-7.9]"""
     signing.publish([package("pump", 1), package("pump", 2, min_release=2)])
     device.refuses(signing.bundle(), Kind.MIN_RELEASE, release=1)
     signing.publish([package("pump", 1), package("pump", 2)])
@@ -190,11 +201,13 @@ def test_a_security_floor_is_signed_and_stays(signing, device):
 
 @pytest.mark.parametrize("names", [["root"], ["targets"], ["pump", "Pump"]])
 def test_a_model_that_could_not_be_told_from_another_is_refused(signing, names):
+    """[trust-7.6]"""
     with pytest.raises(RefusedError):
         signing.publish([package(name, 1) for name in names])
 
 
 def test_more_than_devices_read_is_refused_before_it_is_written(tmp_path, clock):
+    """[trust-7.6]"""
     signing = Signing.create(tmp_path, clock=clock)
     signing.publish([package("pump", 1)])
     before = files(tmp_path / "metadata")
@@ -238,6 +251,7 @@ def test_damaged_metadata_is_said(signing, tmp_path):
 
 
 def test_a_crash_before_the_timestamp_leaves_the_old_generation_whole(signing, device, tmp_path):
+    """[trust-7.7]"""
     signing.publish([package("pump", 1)])
     timestamp = tmp_path / "metadata" / "timestamp.json"
     old = {**files(tmp_path / "metadata")}

@@ -33,6 +33,7 @@ def device(repo: TufRepository) -> Device:
 
 
 def test_t8_metadata_beyond_the_bounds_is_refused(repo, device):
+    """[trust-4.1]"""
     repo.publish("pump")
     big = b" " * BUNDLE_BYTES_MAX
     for role in ("timestamp", "snapshot", "pump"):
@@ -42,6 +43,7 @@ def test_t8_metadata_beyond_the_bounds_is_refused(repo, device):
 
 
 def test_t8_bounds_hold_for_the_timestamp_alone_and_for_all_files_together(repo, device):
+    """[trust-4.1]"""
     repo.publish("targets", "pump")
     padded = repo.files["timestamp.json"] + b" " * 16 * 1024
     device.refuses({**repo.bundle(), "timestamp.json": padded}, Kind.BOUNDS)
@@ -51,6 +53,7 @@ def test_t8_bounds_hold_for_the_timestamp_alone_and_for_all_files_together(repo,
 
 
 def test_t8_more_keys_than_anyone_needs_are_refused(repo, device):
+    """[trust-4.1]"""
     for _ in range(61):
         repo.add_key("timestamp")
     repo.publish("root")
@@ -76,10 +79,12 @@ def test_t8_more_keys_than_anyone_needs_are_refused(repo, device):
 )
 @pytest.mark.parametrize("file", ["2.root.json", "timestamp.json"])
 def test_t8_json_bombs_are_refused(repo, device, bomb, file):
+    """[trust-4.2]"""
     device.refuses({**repo.bundle(), file: bomb}, Kind.MALFORMED, Kind.BOUNDS)
 
 
 def test_t8_files_nobody_asked_for_cost_nothing(repo, device):
+    """[trust-4.1]"""
     ballast = {f"{n}.junk.json": b"[" * 100_000 for n in range(50)}
     assert device.install({**repo.bundle(), **ballast})
 
@@ -88,12 +93,14 @@ def test_t8_files_nobody_asked_for_cost_nothing(repo, device):
 
 
 def test_t9_what_another_family_lists_for_this_one_is_not_found(repo, device):
+    """[trust-4.3]"""
     repo.offer(package("pump", 2), family="fan")
     device.refuses(repo.bundle(), Kind.UNKNOWN, release=2)
     device.refuses(repo.bundle(), Kind.UNKNOWN, release=2, model="fan")
 
 
 def test_t9_another_familys_keys_do_not_sign_for_this_one(repo, device):
+    """[trust-4.3]"""
     repo.signers["pump"] = repo.signers["fan"]
     repo.offer(package("pump", 2))
     device.refuses(repo.bundle(), Kind.SIGNATURE)
@@ -101,6 +108,7 @@ def test_t9_another_familys_keys_do_not_sign_for_this_one(repo, device):
 
 @pytest.mark.parametrize("pattern", ["*/*", "pump/*", "pump/2", "p*/2"])
 def test_t9_two_families_with_a_say_in_one_release_are_refused(repo, device, pattern):
+    """[trust-4.4]"""
     del repo.targets.delegations.roles["pump"]
     repo.targets.delegations.roles["fan"].paths = [pattern]
     repo.add_family("pump")
@@ -110,6 +118,7 @@ def test_t9_two_families_with_a_say_in_one_release_are_refused(repo, device, pat
 
 
 def test_t9_targets_may_not_list_releases_itself(repo, device):
+    """[trust-4.4]"""
     repo.targets.targets["pump/2"] = target_of("pump/2", package("pump", 2))
     repo.publish("targets")
     device.refuses(repo.bundle(), Kind.DELEGATION, release=2)
@@ -135,6 +144,7 @@ ODD += [
 
 @pytest.mark.parametrize("name", ODD, ids=repr)
 def test_t10_an_odd_model_name_is_refused_although_the_repository_has_it(repo, device, name):
+    """[trust-4.5]"""
     if name and name not in TOP:
         repo.add_family(name)
         repo.publish("targets", name)
@@ -152,6 +162,7 @@ def test_t10_odd_names_beside_it_do_not_disturb_a_good_one(repo, device):
     "release", ["01", "+1", "1.0", "-1", "１", "1１", "1/../2", "99999999999999999"]
 )
 def test_t10_a_release_has_one_spelling(repo, device, release):
+    """[trust-4.5]"""
     repo.families["pump"].targets.clear()
     path = f"pump/{release}"
     repo.families["pump"].targets[path] = target_of(path, package("pump", 1))
@@ -161,6 +172,7 @@ def test_t10_a_release_has_one_spelling(repo, device, release):
 
 @pytest.mark.parametrize("path", ["../../etc/passwd", "a/b", "", "a" * 300, "x\0"])
 def test_t10_a_file_that_would_leave_its_folder_is_refused(repo, device, path):
+    """[trust-4.5]"""
     bad = package("pump", 2)
     bad = replace(bad, files=(replace(bad.files[0], path=path),))
     repo.offer(bad)
@@ -182,6 +194,7 @@ def _leave(**changes):
 
 
 def test_t11_an_unsigned_override_is_refused(repo, ahead):
+    """[trust-5.2]"""
     good = repo.signers["pump"]
     repo.signers["pump"] = [CryptoSigner.generate_ed25519() for _ in good]
     repo.allow("pump", 1, **_leave())
@@ -189,6 +202,7 @@ def test_t11_an_unsigned_override_is_refused(repo, ahead):
 
 
 def test_t11_a_signed_override_works_once(repo, ahead):
+    """[trust-5.1]"""
     repo.allow("pump", 1, **_leave())
     assert ahead.install(repo.bundle(), release=1).package.ref.release == 1
     assert ahead.state.releases == {"pump": 1}
@@ -201,6 +215,7 @@ def test_t11_a_signed_override_works_once(repo, ahead):
 
 
 def test_t11_a_group_may_be_named(repo, ahead):
+    """[trust-5.1]"""
     repo.allow("pump", 1, **_leave(devices=[], group="line-3"))
     ahead.refuses(repo.bundle(), Kind.ROLLBACK, release=1)
     ahead.groups = ("line-3",)
@@ -224,6 +239,7 @@ def test_t11_a_group_may_be_named(repo, ahead):
     ids=repr,
 )
 def test_t11_an_override_that_does_not_say_just_this_is_none(repo, ahead, changes):
+    """[trust-5.2]"""
     repo.allow("pump", 1, **_leave(**changes))
     ahead.refuses(repo.bundle(), Kind.ROLLBACK, release=1)
 
@@ -235,6 +251,7 @@ def test_t11_a_device_without_a_name_is_named_by_nobody(repo, ahead):
 
 
 def test_t11_an_override_of_another_family_is_none(repo, ahead):
+    """[trust-5.2]"""
     repo.families["fan"].targets["pump/override/1"] = _override_entry()
     repo.families["fan"].targets["fan/override/1"] = _override_entry()
     repo.publish("fan")

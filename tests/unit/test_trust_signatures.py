@@ -39,6 +39,7 @@ def device(repo: TufRepository) -> Device:
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("how", ["none", "wrong key", "one below the threshold"])
 def test_t1_a_role_without_enough_good_signatures_is_refused(repo, device, role, how):
+    """[trust-1.1]"""
     good = repo.signers[role]
     threshold = 1 if role in ("snapshot", "timestamp") else 2
     repo.signers[role] = {
@@ -55,6 +56,7 @@ def test_t1_a_role_without_enough_good_signatures_is_refused(repo, device, role,
 
 @pytest.mark.parametrize("role", ROLES)
 def test_t1_a_signature_given_twice_is_refused(repo, device, role):
+    """[trust-1.2]"""
     repo.publish(role)
     name = repo.name_of(role)
     document = json.loads(repo.files[name])
@@ -64,6 +66,7 @@ def test_t1_a_signature_given_twice_is_refused(repo, device, role):
 
 @pytest.mark.parametrize("role", ROLES)
 def test_t1_one_key_under_two_names_does_not_count_twice(repo, device, role):
+    """[trust-1.2]"""
     holder = repo.root if role in TOP else repo.targets
     only = repo.signers[role][0]
     twin = SSlibKey("twin", "ed25519", "ed25519", dict(only.public_key.keyval))
@@ -88,12 +91,21 @@ def _respelled(signer):
 
 @pytest.mark.parametrize("make", [CryptoSigner.generate_ed25519, CryptoSigner.generate_ecdsa])
 def test_t1_one_key_in_two_spellings_does_not_count_twice(repo, device, make):
+    """[trust-1.2]"""
     repo.signers["pump"] = []
     repo.targets.delegations.roles["pump"].keyids = []
     only = repo.add_key("pump", make())
     public = only.public_key
     twin = SSlibKey("twin", public.keytype, public.scheme, {"public": _respelled(only)})
     repo.targets.add_key(twin, "pump")
+    repo.publish("targets")
+    device.refuses(repo.bundle(), Kind.KEY)
+
+
+@pytest.mark.parametrize("public", ["", "ab", "ab" * 33, "no hex", "ab" * 31 + "\u0661a"])
+def test_t1_a_key_that_is_none_is_refused(repo, device, public):
+    """[trust-1.3]"""
+    repo.targets.add_key(SSlibKey("odd", "ed25519", "ed25519", {"public": public}), "pump")
     repo.publish("targets")
     device.refuses(repo.bundle(), Kind.KEY)
 
@@ -115,6 +127,7 @@ EVERY_KEY += [("pump", 0), ("pump", 1), ("fan", 0), ("fan", 1), ("snapshot", 0),
 
 @pytest.mark.parametrize(("role", "number"), EVERY_KEY)
 def test_t2_whoever_holds_one_key_installs_nothing(repo, device, role, number):
+    """[trust-1.4]"""
     thief = repo.signers[role][number]
     evil = package("pump", 9, b"evil")
     repo.families["pump"].targets["pump/9"] = target_of("pump/9", evil)
@@ -138,6 +151,7 @@ def test_t2_whoever_holds_one_key_installs_nothing(repo, device, role, number):
 
 @pytest.mark.parametrize("steps", [1, 5, ROOTS_MAX])
 def test_t3_root_rotations_are_followed_offline_in_one_bundle(repo, device, steps):
+    """[trust-1.6]"""
     for _ in range(steps):
         repo.rotate_root()
     repo.offer(package("pump", 2))
@@ -146,6 +160,7 @@ def test_t3_root_rotations_are_followed_offline_in_one_bundle(repo, device, step
 
 
 def test_t3_a_device_further_behind_gets_there_in_two_tries(repo, device):
+    """[trust-1.6]"""
     for _ in range(ROOTS_MAX + 3):
         repo.rotate_root()
     device.refuses(repo.bundle(), Kind.BOUNDS)
@@ -155,6 +170,7 @@ def test_t3_a_device_further_behind_gets_there_in_two_tries(repo, device):
 
 
 def test_t3_a_skipped_root_is_refused(repo, device):
+    """[trust-1.5]"""
     repo.rotate_root()
     repo.rotate_root()
     bundle = repo.bundle()
@@ -165,6 +181,7 @@ def test_t3_a_skipped_root_is_refused(repo, device):
 
 @pytest.mark.parametrize("missing", ["old", "new"])
 def test_t3_a_new_root_needs_both_thresholds(repo, device, missing):
+    """[trust-1.5]"""
     old = list(repo.signers["root"])
     repo.rotate("root")
     new = [signer for signer in repo.signers["root"] if signer not in old]
@@ -174,6 +191,7 @@ def test_t3_a_new_root_needs_both_thresholds(repo, device, missing):
 
 
 def test_t3_a_revoked_key_stays_revoked_even_if_nothing_else_came_of_the_bundle(repo, device):
+    """[trust-1.7]"""
     stale = repo.bundle()
     thief = repo.signers["timestamp"][0]
     repo.rotate("timestamp")

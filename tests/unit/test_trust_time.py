@@ -37,6 +37,7 @@ def device(repo: TufRepository) -> Device:
     "clock", [0.0, -1e9, NOW - 10 * YEAR, NOW - 1, float("nan"), float("-inf")]
 )
 def test_t12_a_clock_behind_the_floor_is_not_believed(device, clock):
+    """[trust-6.1]"""
     now, why = trusted_now(device.state, clock, built_at=NOW - 30 * DAY)
     assert now == NOW
     assert why.startswith("clock_untrusted")
@@ -44,6 +45,7 @@ def test_t12_a_clock_behind_the_floor_is_not_believed(device, clock):
 
 @pytest.mark.parametrize("clock", [NOW + 10 * YEAR, NOW + 2 * YEAR + 1, 1e300, float("inf")])
 def test_t12_a_clock_absurdly_ahead_is_not_believed(device, clock):
+    """[trust-6.1]"""
     now, why = trusted_now(device.state, clock, built_at=0.0)
     assert now == NOW
     assert why.startswith("clock_untrusted")
@@ -51,10 +53,12 @@ def test_t12_a_clock_absurdly_ahead_is_not_believed(device, clock):
 
 @pytest.mark.parametrize("clock", [NOW, NOW + DAY, NOW + 2 * YEAR])
 def test_t12_a_clock_within_two_years_of_the_floor_is_believed(device, clock):
+    """[trust-6.1]"""
     assert trusted_now(device.state, clock, built_at=0.0) == (clock, "")
 
 
 def test_t12_before_anything_was_signed_the_build_time_is_the_floor(repo):
+    """[trust-6.2]"""
     fresh = Device(repo.root_file).state
     assert trusted_now(fresh, 0.0, built_at=NOW)[0] == NOW
     assert trusted_now(fresh, NOW + DAY, built_at=NOW) == (NOW + DAY, "")
@@ -63,6 +67,7 @@ def test_t12_before_anything_was_signed_the_build_time_is_the_floor(repo):
 
 
 def test_t12_a_dead_clock_does_not_bring_expired_metadata_back(repo, device):
+    """[trust-6.2]"""
     stale = repo.bundle()
     repo.timestamp.expires = at(100)
     repo.issue(NOW + 60 * DAY)
@@ -76,6 +81,7 @@ def test_t12_a_dead_clock_does_not_bring_expired_metadata_back(repo, device):
 
 
 def test_t12_the_floor_rises_by_signed_time_only_and_never_falls(repo, device):
+    """[trust-6.2]"""
     assert device.state.time_floor == NOW
     device.install(repo.bundle(), now=NOW + 5 * DAY)
     assert device.state.time_floor == NOW
@@ -89,6 +95,7 @@ def test_t12_the_floor_rises_by_signed_time_only_and_never_falls(repo, device):
 def test_t12_a_stolen_timestamp_key_cannot_push_time_past_the_other_signatures(
     repo, device, issued
 ):
+    """[trust-6.2]"""
     repo.timestamp.expires = at(365 * 200)
     repo.issue(issued)
     repo.publish("timestamp")
@@ -106,6 +113,7 @@ def test_t12_a_signed_time_that_is_none_moves_nothing(repo, device, issued):
 
 @pytest.mark.parametrize("years", [-40, 40])
 def test_t12_the_moment_told_is_the_moment_used(years):
+    """[trust-6.3]"""
     repo = TufRepository("pump")
     for role in ROLES:
         repo.signed(role).expires = at(years * 365 + 10)
@@ -118,6 +126,7 @@ def test_t12_the_moment_told_is_the_moment_used(years):
 
 
 def test_the_stored_bytes_of_each_role_are_the_ones_that_came(repo, device):
+    """[trust-3.6]"""
     repo.publish("timestamp")
     raw = repo.files["timestamp.json"] + b" "
     device.install({**repo.bundle(), "timestamp.json": raw})

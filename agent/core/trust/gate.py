@@ -18,6 +18,7 @@ BUNDLE_BYTES_MAX = 256 * 1024  # all metadata that is read out of one bundle
 ROOTS_MAX = 16  # root rotations in one bundle
 KEYS_MAX = 64  # in one file
 _HAS_CRYPTOGRAPHY = importlib.util.find_spec("cryptography") is not None
+_ED25519_BYTES = 32
 # The one DER header of an uncompressed P-256 key (RFC 5480): a second spelling is a second name.
 _P256_DER = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d03010703420004")
 _P256_DER_BYTES = 91
@@ -78,7 +79,7 @@ def _ed25519(text: str) -> bytes | None:
         raw = bytes.fromhex(text)
     except ValueError:
         return None
-    return raw if len(raw) == 32 and raw.hex() == text else None
+    return raw if len(raw) == _ED25519_BYTES else None
 
 
 def _p256(text: str) -> bytes | None:
