@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from agent.adapters.files import read_folder
+from agent.adapters.files.durable import remove_tree
 from agent.core import catalog
 from agent.core.errors import RefusedError, UnavailableError
 from agent.core.manifest import Manifest
@@ -30,19 +31,15 @@ class Publisher(Protocol):
         """Whatever an empty repository needs (keys, the devices' trust anchor)."""
         ...
 
-    def write(self, repo: Repository, packages: Sequence[Package]) -> None:
-        """Write the metadata files for exactly these packages under `repo.metadata`."""
+    def write(self, repo: Repository, packages: Sequence[Package]) -> Sequence[str]:
+        """Write the metadata files for exactly these packages under `repo.metadata`.
+
+        Gives sentences about what the publisher should see to (keys that will run out).
+
+        Raises:
+            RefusedError: it cannot be done; what was published before still is.
+        """
         ...
-
-
-class UnsignedPublisher:
-    """Writes nothing beside the catalog: for tests, and for devices told to trust a folder."""
-
-    def init(self, repo: Repository) -> None:
-        """Nothing is needed."""
-
-    def write(self, repo: Repository, packages: Sequence[Package]) -> None:
-        """The catalog is all there is, and it is written already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +48,18 @@ class Added:
 
     package: Package
     fresh: bool
+    notes: Sequence[str] = ()
 
 
 def init(folder: Path, publisher: Publisher) -> Repository:
     """A new repository.  Raises RefusedError (409) if there is one."""
     repo = Repository.init(folder)
-    publisher.init(repo)
-    _renew(repo, (), publisher)
+    try:
+        publisher.init(repo)
+        _renew(repo, (), publisher)
+    except BaseException:
+        remove_tree(folder)  # it was empty or not there: nobody else's is lost
+        raise
     return repo
 
 
@@ -106,8 +108,8 @@ def add(
         )
         for file in package.files:
             repo.put(file, folder / file.path)
-        _renew(repo, [*packages, package], publisher)
-    return Added(package, fresh=True)
+        notes = _renew(repo, [*packages, package], publisher)
+    return Added(package, fresh=True, notes=notes)
 
 
 def remove(repo: Repository, name: str, release: int, publisher: Publisher) -> int:
@@ -126,8 +128,8 @@ def remove(repo: Repository, name: str, release: int, publisher: Publisher) -> i
         return repo.sweep(left)
 
 
-def publish(repo: Repository, publisher: Publisher) -> int:
-    """Renew the metadata of what is there; gives how many releases that is.
+def publish(repo: Repository, publisher: Publisher) -> tuple[int, Sequence[str]]:
+    """Renew the metadata of what is there; gives how many releases that is, and sentences.
 
     Raises:
         UnavailableError: a blob is missing or not whole; nothing was changed.
@@ -142,15 +144,23 @@ def publish(repo: Repository, publisher: Publisher) -> int:
                         f"{file.path} of {package.ref} is missing from {repo.folder};"
                         f" add the package again, or remove {package.ref}"
                     )
-        _renew(repo, packages, publisher)
-    return len(packages)
+        return len(packages), _renew(repo, packages, publisher)
 
 
-def _renew(repo: Repository, packages: Sequence[Package], publisher: Publisher) -> None:
-    """From packages to what devices read.  Blobs are there before anything names them."""
+def _renew(repo: Repository, packages: Sequence[Package], publisher: Publisher) -> Sequence[str]:
+    """From packages to what devices read.  Blobs are there before anything names them.
+
+    The catalog goes first: cut off after it, `publish` finishes the work.
+    """
+    before = repo.packages()
     repo.write_packages(packages)
-    publisher.write(repo, packages)
+    try:
+        notes = publisher.write(repo, packages)
+    except RefusedError:
+        repo.write_packages(before)
+        raise
     repo.write_bundle()
+    return notes
 
 
 def check_tags(tags: Mapping[str, str]) -> None:

@@ -61,7 +61,12 @@ def read_model(path: Path) -> OnnxFacts:
         mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
         memoryview(mapped) as view,
     ):
-        return inspect(view)
+        try:
+            return inspect(view)
+        except UnfitError as error:
+            # Its traceback holds slices of the map, which then could not be closed.
+            why = str(error)
+    raise UnfitError(f"{path.name}: {why}")
 
 
 def read_folder(folder: Path) -> Contents:

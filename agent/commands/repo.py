@@ -1,0 +1,298 @@
+"""`edge-agent repo`: the signed repository of packages."""
+
+import json
+import logging
+import os
+import signal
+import threading
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from agent.commands.logs import to_stderr
+from agent.commands.repo_options import (
+    Keys,
+    Passphrase,
+    Repo,
+    Tags,
+    address_of,
+    passphrase_of,
+    repository_of,
+    tags_of,
+)
+from agent.commands.saying import AsJson, Broker, Root, ending, usage
+from agent.config import ENV_PREFIX
+from agent.core.errors import RefusedError
+from agent.core.packages import Package, describe
+from agent.repository import authoring, dial, publishing
+from agent.repository.layout import Repository
+from agent.repository.serving import ChunkServer
+from agent.repository.signed import SignedPublisher
+from agent.repository.web import WebServer
+from agent.repository.wishes import pick
+
+app = typer.Typer(no_args_is_help=True)
+
+What = Annotated[str, typer.Argument(help="NAME or NAME:VERSION.", metavar="NAME[:VERSION]")]
+
+
+@app.callback()
+def repo_() -> None:
+    """Keep the signed repository of model packages."""
+    to_stderr()
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="A new folder.", metavar="DIR")],
+    *,
+    team: Annotated[bool, typer.Option("--team", help="Thresholds: 2 of 3 root keys, …")] = False,
+    days: Annotated[
+        int, typer.Option("--days", min=1, max=3650, help="Devices install so long unheard.")
+    ] = 30,
+    keys: Keys = None,
+    passphrase_file: Passphrase = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a repository, its keys, and the trust anchor for devices (DIR/root.json).
+
+    Example: edge-agent repo init ./repo
+    """
+    with ending():
+        with usage():
+            publisher = SignedPublisher(
+                keys=keys,
+                passphrase=passphrase_of(passphrase_file),
+                profile="team" if team else "solo",
+                timestamp_days=days,
+            )
+        repo = publishing.init(folder, publisher)
+        anchor = repo.folder / "root.json"
+        if as_json:
+            typer.echo(json.dumps({"schema": 1, "repository": str(folder), "root": str(anchor)}))
+        else:
+            typer.echo(anchor)
+            typer.echo(f"give {anchor} to your devices as repository.root_file", err=True)
+
+
+@app.command()
+def add(
+    folder: Annotated[Path, typer.Argument(help="The package's folder.", metavar="DIR")],
+    *,
+    repo: Repo = "",
+    tag: Tags = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="A new release even if the bytes are the newest's.")
+    ] = False,
+    keys: Keys = None,
+    passphrase_file: Passphrase = None,
+    as_json: AsJson = False,
+) -> None:
+    """Register the next version of a model, sign it and print NAME:VERSION.
+
+    Visible to devices at once.  Builds golden samples first where they are missing.
+
+    Example: edge-agent repo add ./pump-anomaly --repo ./repo --tag area=pumps
+    """
+    with ending():
+        with usage():
+            where, tags = repository_of(repo), tags_of(tag)
+            publisher = _publisher(keys, passphrase_file)
+        there = Repository.open(where)
+        with Console(stderr=True).status("adding"):
+            added = publishing.add(
+                there, folder, publisher, tags=tags, again=again, build=authoring.build
+            )
+        label = f"{added.package.ref.name}:{added.package.version}"
+        if as_json:
+            typer.echo(json.dumps({"schema": 1, "fresh": added.fresh, **describe(added.package)}))
+        else:
+            typer.echo(label)
+            if not added.fresh:
+                typer.echo(f"these bytes are {label} already; --again makes a release", err=True)
+        _aside(added.notes)
+
+
+@app.command()
+def publish(*, repo: Repo = "", keys: Keys = None, passphrase_file: Passphrase = None) -> None:
+    """Sign anew what is there, before signatures run out.  `add` does it by itself.
+
+    Example: edge-agent repo publish --repo ./repo
+    """
+    with ending():
+        with usage():
+            where, publisher = repository_of(repo), _publisher(keys, passphrase_file)
+        count, notes = publishing.publish(Repository.open(where), publisher)
+        typer.echo(f"published {count} releases")
+        _aside(notes)
+
+
+@app.command("list")
+def list_(
+    name: Annotated[str, typer.Argument(help="Only this model.", metavar="[NAME]")] = "",
+    *,
+    tag: Tags = None,
+    repo: Repo = "",
+    as_json: AsJson = False,
+) -> None:
+    """List releases, the newest of each model last.
+
+    Example: edge-agent repo list pump-anomaly --tag area=pumps --json
+    """
+    with ending():
+        with usage():
+            where, wanted = repository_of(repo), tags_of(tag)
+        found = [
+            package
+            for package in Repository.open(where).packages()
+            if name in ("", package.ref.name) and wanted.items() <= dict(package.tags).items()
+        ]
+        if as_json:
+            document = {"schema": 1, "packages": [describe(package) for package in found]}
+            typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+            return
+        table = Table(box=None)
+        for column in ("model", "size", "tags", "digest"):
+            table.add_column(column, justify="right" if column == "size" else "left")
+        for package in found:
+            size = f"{package.size / 2**20:.1f} MB"
+            label = f"{package.ref.name}:{package.version}"
+            table.add_row(label, size, _joined(package), package.ref.digest[:19])
+        Console().print(table)
+
+
+@app.command()
+def show(what: What, *, repo: Repo = "", as_json: AsJson = False) -> None:
+    """Show one release, the newest if no version is named.
+
+    Example: edge-agent repo show pump-anomaly:3
+    """
+    with ending():
+        with usage():
+            where = repository_of(repo)
+        package = _picked(Repository.open(where), what)
+        if as_json:
+            document = {"schema": 1, **describe(package)}
+            typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+            return
+        table = Table(show_header=False, box=None)
+        table.add_column()
+        table.add_column(overflow="fold")
+        table.add_row("model", f"{package.ref.name}:{package.version}")
+        table.add_row("release", str(package.ref.release))
+        table.add_row("digest", package.ref.digest)
+        table.add_row("tags", _joined(package))
+        for key, value in package.custom.get("runtime", {}).items():
+            table.add_row(key, json.dumps(value))
+        for file in package.files:
+            table.add_row("file", f"{file.path}  {file.size:,} bytes  {file.sha256}")
+        Console().print(table)
+
+
+@app.command()
+def remove(
+    what: Annotated[str, typer.Argument(help="NAME:VERSION.", metavar="NAME:VERSION")],
+    *,
+    repo: Repo = "",
+    keys: Keys = None,
+    passphrase_file: Passphrase = None,
+) -> None:
+    """Forget a release.  Devices that run it go on; its number is not given again.
+
+    Example: edge-agent repo remove pump-anomaly:1
+    """
+    with ending():
+        with usage():
+            where, publisher = repository_of(repo), _publisher(keys, passphrase_file)
+            if ":" not in what:
+                raise RefusedError(f"say which version of {what} to remove: {what}:VERSION")
+        there = Repository.open(where)
+        package = _picked(there, what)
+        freed = publishing.remove(there, package.ref.name, package.ref.release, publisher)
+        typer.echo(f"removed {package.ref.name}:{package.version}, {freed / 2**20:.1f} MB freed")
+
+
+@app.command()
+def rotate(
+    role: Annotated[str, typer.Argument(help="root, targets, snapshot, timestamp or a model.")],
+    *,
+    repo: Repo = "",
+    keys: Keys = None,
+    passphrase_file: Passphrase = None,
+) -> None:
+    """Replace the keys of a role; devices follow by themselves.
+
+    Example: edge-agent repo rotate timestamp --repo ./repo
+    """
+    with ending():
+        with usage():
+            where, publisher = repository_of(repo), _publisher(keys, passphrase_file)
+        for path in publisher.rotate(Repository.open(where), role):
+            typer.echo(path)
+        typer.echo("these keys sign nothing any more: destroy them", err=True)
+
+
+@app.command()
+def serve(
+    *,
+    repo: Repo = "",
+    mqtt: Broker = "",
+    root: Root = "",
+    http: Annotated[
+        str, typer.Option("--http", help="Also serve the files here.", metavar="HOST:PORT")
+    ] = "",
+    cert: Annotated[str, typer.Option("--cert", help="PEM chain: serve https.")] = "",
+    key: Annotated[str, typer.Option("--key", help="PEM key of --cert.")] = "",
+) -> None:
+    """Answer chunk requests over MQTT, and ranged GETs over HTTP, until Ctrl-C.
+
+    Example: edge-agent repo serve --repo ./repo --mqtt mqtt://broker.plant:1883 --http :8088
+    """
+    with ending():
+        with usage():
+            there = Repository.open(repository_of(repo))
+            address = address_of(http)
+            if bool(cert) != bool(key):
+                raise RefusedError("--cert and --key go together")
+            over_mqtt = bool(mqtt or f"{ENV_PREFIX}MQTT__URL" in os.environ or not http)
+            settings = dial.settings(mqtt, root, os.environ) if over_mqtt else None
+        to_stderr(logging.INFO)
+        stop = threading.Event()
+        signal.signal(signal.SIGTERM, lambda *_: stop.set())
+        with ExitStack() as stack:
+            if settings is not None:
+                stack.enter_context(ChunkServer(there, settings))
+                typer.echo(f"serving chunks on {dial.url_of(settings)}, {settings.root}/repo/get/+")
+            if address is not None:
+                tls = (cert, key) if cert else None
+                typer.echo(
+                    f"serving {stack.enter_context(WebServer(there, *address, tls=tls)).url}"
+                )
+            try:
+                while not stop.wait(1.0):
+                    pass
+            except KeyboardInterrupt:
+                typer.echo("stopped", err=True)
+
+
+def _picked(repo: Repository, what: str) -> Package:
+    name, _, version = what.partition(":")
+    return pick(repo.packages(), name, version)
+
+
+def _publisher(keys: Path | None, passphrase_file: Path | None) -> SignedPublisher:
+    return SignedPublisher(keys=keys, passphrase=passphrase_of(passphrase_file))
+
+
+def _joined(package: Package) -> str:
+    return ", ".join(f"{key}={value}" for key, value in package.tags.items())
+
+
+def _aside(notes: Sequence[str]) -> None:
+    for note in notes:
+        typer.echo(note, err=True)

@@ -1,0 +1,78 @@
+"""How `edge-agent repo` is told where the repository, its keys and its addresses are."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import unquote, urlsplit
+
+import typer
+
+from agent.config import ENV_PREFIX
+from agent.core.errors import RefusedError
+from agent.repository.layout import Repository
+from agent.repository.publishing import check_tags
+
+PASSPHRASE_BYTES_MAX = 4096
+ENV_REPO = "EDGE_AGENT_REPO"
+
+Repo = Annotated[
+    str,
+    typer.Option("--repo", help=f"The repository's folder; else {ENV_REPO}.", metavar="DIR"),
+]
+Keys = Annotated[
+    Path | None, typer.Option("--keys", help="Where the keys are, if not in DIR/keys.")
+]
+Passphrase = Annotated[
+    Path | None, typer.Option("--passphrase-file", help="What the keys are encrypted with.")
+]
+Tags = Annotated[list[str] | None, typer.Option("--tag", help="k=v; as often as you like.")]
+
+
+def repository_of(folder: str) -> Path:
+    """The repository's folder: as given, or as the environment has it, or this very folder.
+
+    Raises:
+        RefusedError: none of them.
+    """
+    url = os.environ.get(f"{ENV_PREFIX}REPOSITORY__URL", "")
+    found = folder or os.environ.get(ENV_REPO, "")
+    if not found and url.startswith("file:"):
+        found = unquote(urlsplit(url).path)
+    if not found and Repository(Path()).exists():
+        found = "."
+    if not found:
+        raise RefusedError(f"no repository is named; pass --repo DIR or set {ENV_REPO}")
+    return Path(found)
+
+
+def passphrase_of(path: Path | None) -> bytes | None:
+    """The passphrase in a file, without its line end.  Raises RefusedError."""
+    if path is None:
+        return None
+    try:
+        with path.open("rb") as file:
+            return file.read(PASSPHRASE_BYTES_MAX).rstrip(b"\r\n")
+    except OSError as error:
+        raise RefusedError(f"cannot read {path}: {error.strerror}") from error
+
+
+def tags_of(given: list[str] | None) -> dict[str, str]:
+    """Tags written as k=v.  Raises RefusedError."""
+    tags = {}
+    for text in given or ():
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise RefusedError(f"{text!r} is no tag; write --tag area=pumps")
+        tags[key] = value
+    check_tags(tags)
+    return tags
+
+
+def address_of(text: str) -> tuple[str, int] | None:
+    """Host and port; None for an empty text.  Raises RefusedError."""
+    if not text:
+        return None
+    host, _, port = text.rpartition(":")
+    if not port.isdecimal() or int(port) > 65535:
+        raise RefusedError(f"{text!r} is no address; write HOST:PORT, such as 127.0.0.1:8088")
+    return host.strip("[]") or "127.0.0.1", int(port)
