@@ -46,8 +46,9 @@ log = structlog.get_logger(__name__)
 class EmbeddedBroker:
     """One broker for this device: MQTT 5 at `bind`, MQTT 3.1.1 at the port after it.
 
-    rumqttd speaks one version per port; both ports lead to the same topics and sessions.  When a
-    connection comes back it sends unacknowledged messages again without DUP: give a source on it
+    rumqttd speaks one version per port; both ports lead to the same topics and sessions.  It has
+    100 QoS 1 messages under way to a client at most, whatever it is told.  When a connection comes
+    back it sends unacknowledged messages again without DUP: give a source on it
     `resends_plainly=True`.
 
     Args:

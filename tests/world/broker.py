@@ -6,6 +6,7 @@ what a well-behaved broker never does.
 
 import getpass
 import os
+import random
 import shutil
 import signal
 import socket
@@ -18,6 +19,8 @@ from typing import Self
 
 import pytest
 import trustme
+
+from agent.adapters.embedded import EmbeddedBroker
 
 START_S_MAX = 10.0
 _CONF = """\
@@ -38,11 +41,20 @@ listener {port} 127.0.0.1
 """
 
 
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def free_port(*, in_a_row: int = 1) -> int:
+    """The first of `in_a_row` ports of 127.0.0.1 that nobody listens on just now.
+
+    Below the range from which connections get theirs, so that none of ours takes it meanwhile.
+    """
+    while True:
+        first = random.randrange(15_000, 32_000)
+        try:
+            for port in range(first, first + in_a_row):
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", port))
+        except OSError:
+            continue
+        return first
 
 
 class Certificates:
@@ -211,6 +223,32 @@ class Broker:
             websockets=websockets,
             extra="\n".join(self._extra),
         )
+
+
+class Embedded:
+    """The product's own broker instead: in memory, MQTT 5 at `url`, 3.1.1 at `url_of(4)`."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="embedded-")
+        bind = f"127.0.0.1:{free_port(in_a_row=2)}"
+        self._broker = EmbeddedBroker(bind, Path(self._folder.name))
+        self.url = self._broker.url
+        self.url_of = self._broker.url_of
+
+    def start(self) -> Self:
+        self._broker.start()
+        return self
+
+    def stop(self) -> None:
+        """End it, and all it kept."""
+        self._broker.stop()
+
+    def __enter__(self) -> Self:
+        return self if self._broker.is_running else self.start()
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+        self._folder.cleanup()
 
 
 def mosquitto() -> str:

@@ -1,4 +1,5 @@
-"""paho's client with what it lacks: TCP_NODELAY, and a limit on what a broker may make us read.
+"""paho's client with what it lacks: TCP_NODELAY, a limit on what a broker may make us read, and
+sockets that are closed when they do not come to stand.
 
 Our MaximumPacketSize is only a wish: a broker that ignores it can make stock paho hold any packet
 of up to 256 MB.  Here the announced length is checked before a byte of the body is read.  Touches
@@ -6,6 +7,7 @@ private names of paho; tests/integration/test_mqtt_private.py pins them.
 """
 
 import socket
+import ssl
 from typing import Any
 
 from paho.mqtt.client import Client
@@ -27,6 +29,7 @@ class Guarded(Client):
 
     packet_bytes_max: int = 1024 * 1024
     too_big: int = 0
+    _begun: socket.socket | None = None
 
     def _sock_recv(self, bufsize: int) -> bytes:
         incoming = self._in_packet
@@ -49,8 +52,27 @@ class Guarded(Client):
             msg = f"a websocket frame of more than {held} bytes"
             raise TooBigError(msg)
 
+    def _create_socket(self) -> Any:
+        try:
+            return super()._create_socket()
+        except BaseException:
+            if self._begun is not None:  # paho leaves it open when TLS or websockets fail
+                self._begun.close()
+            raise
+
     def _create_socket_connection(self) -> Any:
-        sock = super()._create_socket_connection()
+        sock = self._begun = super()._create_socket_connection()
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+        return sock
+
+    def _ssl_wrap_socket(self, tcp_sock: socket.socket) -> ssl.SSLSocket:
+        context = self._ssl_context
+        assert context is not None
+        assert context.check_hostname, "a broker's name is always checked"
+        sock = self._begun = context.wrap_socket(
+            tcp_sock, server_hostname=self.host, do_handshake_on_connect=False
+        )
+        sock.settimeout(self.connect_timeout)
+        sock.do_handshake()
         return sock
