@@ -1,10 +1,11 @@
 """Clients that are slow on purpose: the endpoint answers others, and does not grow."""
 
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
@@ -141,3 +142,48 @@ def test_when_all_others_are_being_answered_a_newcomer_is_turned_away():
             assert door.inside == 2
         eventually(lambda: door.inside == 0)
         assert ask(faces.port, "/readyz").status == 200
+
+
+def test_an_unread_answer_is_given_up_whatever_its_size(faces, door):
+    """[http-4.10]"""
+    head = f"GET /state HTTP/1.1\r\nHost: 127.0.0.1:{faces.port}\r\n\r\n".encode()
+    with ExitStack() as open_lines:
+        for n in range(1, 21):  # some end just beyond what the kernel keeps, wherever that is
+            trouble = {f"s{k}": StreamHealth(trouble="x" * 1000) for k in range(40 * n)}
+            faces.show(HealthReport("d", streams=trouble))
+            connection = socket.socket()
+            open_lines.callback(connection.close)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect(("127.0.0.1", faces.port))
+            connection.sendall(head)
+            assert connection.recv(1) == b"H"  # it is being answered, with this report
+        eventually(lambda: door.stuck > 0, what="an unread answer")
+        eventually(lambda: door.inside == 0, 5.0, "all of them to be given up")
+
+
+def test_a_listener_that_talks_on_is_not_listened_to(faces, door):
+    """[http-4.8]"""
+    head = f"GET /events HTTP/1.1\r\nHost: 127.0.0.1:{faces.port}\r\n\r\n".encode()
+    with raw(faces.port) as connection:
+        connection.sendall(head + head)
+        assert connection.recv(1000)
+        for _ in range(50):
+            connection.sendall(b"junk" * 10_000)
+        faces.tell({"type": "swap"})
+        got = b""
+        while b"swap" not in got:
+            got += connection.recv(1000)
+        assert got.count(b"HTTP/1.1") == 0
+    eventually(lambda: door.inside == 0, 5.0, "the listener to be missed")
+
+
+def test_nonsense_in_the_middle_of_an_answer_ends_it_quietly(faces, caplog):
+    """[http-4.7]"""
+    head = f"GET /events HTTP/1.1\r\nHost: 127.0.0.1:{faces.port}\r\nTransfer-Encoding: chunked"
+    with raw(faces.port) as connection:
+        connection.sendall(f"{head}\r\n\r\n".encode())
+        assert connection.recv(1000)
+        connection.sendall(b"this is no chunk\r\n")
+        rest(connection)
+    assert ask(faces.port, "/readyz").status == 200
+    assert caplog.records == []

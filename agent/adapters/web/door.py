@@ -97,7 +97,7 @@ class Connection(H11Protocol):
             self.drop()
 
     def data_received(self, data: bytes) -> None:
-        """Part of the request; what comes after it is not read."""
+        """Part of the request; what comes after it is thrown away, but for the end of the line."""
         if self.asked or self.transport.is_closing():
             return
         super().data_received(data)
@@ -105,6 +105,13 @@ class Connection(H11Protocol):
             self.asked = True
             if not self.stuck:
                 self._wait(None)
+
+    def send_400_response(self, msg: str) -> None:
+        """It talks nonsense: say so, unless an answer has begun already."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:
+            self.drop()
 
     def pause_writing(self) -> None:
         """The client does not read: it has so long to read all that there is."""

@@ -25,6 +25,7 @@ from agent.core.health import HealthReport
 KNOCKING_MAX = 512  # connections that the kernel keeps for us
 # Let in per turn of the loop: few, so that they are listened to before the next come (see door.py).
 ACCEPTS_MAX = 4
+SEND_BYTES_MAX = 64 * 1024
 STOP_S_MAX = 5.0
 
 log = structlog.get_logger(__name__)
@@ -180,6 +181,8 @@ def _listen(settings: Http) -> socket.socket:
         if os.name == "posix":  # elsewhere this would let another program take our port
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
+        # Connections inherit it: what the kernel keeps for who does not read is bounded as well.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES_MAX)
         if hasattr(socket, "TCP_DEFER_ACCEPT"):  # let the kernel keep who connects and says nothing
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 1)
         # From here the kernel takes connections, so whoever asks at once waits and is not refused.
