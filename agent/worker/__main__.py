@@ -117,7 +117,6 @@ class Worker:
                 elif frame.kind == frames.ECHO:
                     self._data.sendall(frames.pack(frames.FAILED, job=frame.job, body=frame.body))
                 elif frame.kind == frames.GREW:
-                    self._last = (b"", [], 0)
                     self._arena.follow(frame.number, frame.body.decode())
 
     def _run(self, frame: frames.Frame) -> bytes:

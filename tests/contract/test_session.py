@@ -80,7 +80,7 @@ def test_answers_come_in_the_order_of_their_jobs_while_batches_change_size(
     load: Load, tmp_path: Path
 ) -> None:
     session = load(zoo.running_sum(tmp_path / "m"))
-    sizes = [1, 30_000, 2, 70_000, 5, 5, 300_000, 1]
+    sizes = [1, 30_000, 30_000, 2, 70_000, 80_000, 5, 5, 300_000, 1]
     got: list[Answer] = []
     for job, rows in enumerate(sizes):
         ones = np.full((rows, 1), job, np.float32)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,10 +16,12 @@ import psutil
 import pytest
 
 from agent.adapters.processes import Limits, ProcessEngine
+from agent.adapters.processes.child import EXIT_S_MAX
 from agent.core.errors import MisfitError, UnavailableError, UnfitError
 from agent.core.manifest import parse
 from agent.core.names import Digest, ModelRef
 from agent.ports import Answer, Session, WorkerLostError
+from agent.worker.arena import Arena
 from tests.world import wild, zoo
 from tests.world.waiting import eventually
 
@@ -78,13 +81,26 @@ def test_a_model_larger_than_the_memory_it_may_have_does_not_fit(
     load: Load, tmp_path: Path
 ) -> None:
     with pytest.raises(MisfitError, match="needs more memory than a worker may use"):
-        load(zoo.big(tmp_path / "m", size_mb=300), memory_bytes=200 * 2**20)
+        load(zoo.big(tmp_path / "m", size_mb=128), memory_bytes=144 * 2**20)
 
 
 @linux
-def test_the_manifest_bounds_the_memory_of_its_worker(load: Load, tmp_path: Path) -> None:
-    with pytest.raises(MisfitError, match="needs more memory"):
-        load(zoo.big(tmp_path / "m", size_mb=600, runtime={"memory_mb": 10}))
+@pytest.mark.parametrize(("stated_mb", "bound_mb"), [(10, 512), (300, 1200)])
+def test_the_manifest_bounds_the_memory_of_its_worker(
+    load: Load, tmp_path: Path, stated_mb: int, bound_mb: int
+) -> None:
+    session = load(zoo.mlp(tmp_path / "m", runtime={"memory_mb": stated_mb}))
+    limits = Path(f"/proc/{session.pid()}/limits").read_text().splitlines()
+    (data,) = [line for line in limits if line.startswith("Max data size")]
+    assert data.split()[3:5] == [str(bound_mb * 2**20)] * 2
+
+
+@linux
+def test_a_worker_gone_bad_cannot_pull_the_shared_memory_from_under_the_agent() -> None:
+    arena = Arena.create(1 << 16)
+    with pytest.raises(PermissionError):
+        os.ftruncate(arena.fd, 0)
+    arena.close()
 
 
 # ---- in a run ------------------------------------------------------------------------------------
@@ -137,6 +153,7 @@ def test_a_worker_killed_in_mid_run_is_lost_and_revived(load: Load, tmp_path: Pa
     old = session.pid()
     assert old is not None
     os.kill(old, signal.SIGKILL)
+    eventually(lambda: session.pid() is None)
     first = collect(session)  # what had come before is not lost
     assert (first.job, first.error) == (1, "")
     with pytest.raises(WorkerLostError, match="killed by SIGKILL"):
@@ -220,14 +237,37 @@ time.sleep(60)
 """
 
 
+def test_a_worker_in_the_middle_of_a_run_ends_by_itself_when_it_is_let_go(
+    load: Load, tmp_path: Path
+) -> None:
+    session = load(wild.hang_above(tmp_path / "m"))
+    pid = session.pid()
+    assert pid is not None
+    process = psutil.Process(pid)
+    session.submit(1, column(1000))
+    eventually(lambda: process.cpu_times().user > 0.2)
+    started = time.monotonic()
+    session.close()
+    assert time.monotonic() - started < EXIT_S_MAX  # after that it would have been killed
+
+
 @posix
-def test_a_worker_in_the_middle_of_a_run_goes_with_an_agent_that_is_killed(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "stopped",
+    [False, pytest.param(True, marks=linux)],  # stopped it cannot see that its sockets close
+    ids=["running", "stopped"],
+)
+def test_a_worker_in_the_middle_of_a_run_goes_with_an_agent_that_is_killed(
+    tmp_path: Path, *, stopped: bool
+) -> None:
     folder = wild.hang_above(tmp_path / "m")
     command = [sys.executable, "-c", AGENT, str(folder)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as agent:
         assert agent.stdout is not None
         lines = iter(agent.stdout.readline, b"")
         pid = next(int(line) for line in lines if line.strip().isdigit())
+        if stopped:
+            os.kill(pid, signal.SIGSTOP)
         assert psutil.pid_exists(pid)
         agent.kill()
     eventually(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie", 5)

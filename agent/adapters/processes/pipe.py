@@ -138,7 +138,8 @@ class Pipe:
         shapes = tuple((array.shape, array.dtype) for array in inputs)
         if shapes != slot.shapes:
             slot.body = frames.entries(inputs, slot.begin)
-            slot.places, _ = frames.views(slot.body, len(inputs), self._child.arena.memory)
+            memory = self._child.arena.memory
+            slot.places, _ = frames.views(slot.body, len(inputs), memory, slot.begin, slot.end)
             slot.shapes = shapes
         for place, array in zip(slot.places, inputs, strict=True):
             place[...] = array

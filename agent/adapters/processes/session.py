@@ -120,7 +120,7 @@ class WorkerSession:
             why = f"the golden samples did not end within {budget:g} s"
         except WorkerLostError as error:
             why = f"the worker {error} while it ran the golden samples"
-            if self._child.signal_of_death() not in CRASHES or self._child.killed:
+            if self._child.signal_of_death() not in CRASHES:
                 raise WorkerLostError(f"the worker of {self.ref} {error}") from error
         return GoldenResult(ok=False, samples=0, why=f"{self.ref}: {why}")
 
