@@ -123,6 +123,7 @@ def _data(folder: Path) -> Path:
 
 @pytest.mark.parametrize("torn", ["data", "log", "log tail", "no log", "short", "hard link"])
 def test_what_a_power_cut_tore_is_fetched_again_and_no_more(folder, torn):
+    """[store-1.3]"""
     fill(store_in(folder), PACKAGE, BODIES)
     data = _data(folder)
     log = data.with_name(f"{data.name}.log")
@@ -156,6 +157,7 @@ def test_what_a_power_cut_tore_is_fetched_again_and_no_more(folder, torn):
 
 
 def test_a_wrong_digest_is_a_verdict_that_names_the_file_and_leaves_a_clean_start(folder):
+    """[store-1.4]"""
     store = store_in(folder)
     fill(store, PACKAGE, {**BODIES, BIG.path: content(BIG.size, seed=9)})
     with pytest.raises(UnfitError, match=r"model\.onnx"):
@@ -188,6 +190,7 @@ def test_writing_outside_the_file_is_a_bug(folder):
 
 @pytest.mark.parametrize("name", ["../evil", "/etc/passwd", ".hidden", "a/b", "", "a\0b"])
 def test_names_that_could_leave_the_folder_are_refused(folder, name):
+    """[store-1.7]"""
     file = FileEntry(name, 1, entry("x", b"x").sha256)
     package = Package(ModelRef("pump", 1, digest_of("pump", [file])), "1", (file,))
     with pytest.raises(RefusedError):
@@ -201,6 +204,7 @@ def test_a_digest_that_does_not_match_its_files_is_refused(folder):
 
 
 def test_a_link_in_the_way_is_not_followed(folder, tmp_path):
+    """[store-1.7]"""
     victim = tmp_path / "victim"
     victim.write_bytes(b"precious")
     store = store_in(folder)
@@ -214,6 +218,7 @@ def test_a_link_in_the_way_is_not_followed(folder, tmp_path):
 
 
 def test_what_can_never_fit_is_a_misfit_and_what_does_not_fit_now_is_weather(folder):
+    """[store-1.6]"""
     store = store_in(folder, bytes_max=PACKAGE.size + 50_000)
     huge = package_of({"a": content(PACKAGE.size + 50_001)})
     with pytest.raises(MisfitError, match=r"store\.models_mb"):
@@ -237,6 +242,7 @@ def test_the_quota_counts_what_is_reserved(folder):
 
 
 def test_a_full_disk_is_known_before_the_first_byte(tmp_path):
+    """[store-1.5]"""
     mount = tmp_path / "small"
     mount.mkdir()
     made = subprocess.run(
@@ -258,6 +264,7 @@ def test_a_full_disk_is_known_before_the_first_byte(tmp_path):
 
 
 def test_files_that_another_version_has_are_copied_and_not_linked(folder):
+    """[store-1.8]"""
     store = store_in(folder)
     fill(store, PACKAGE, BODIES)
     first = store.adopt(PACKAGE)
@@ -296,6 +303,7 @@ def test_the_same_bytes_under_two_names_are_fetched_once(folder):
 
 @pytest.mark.parametrize("damage", ["shorter", "gone", "linked", "replaced by a link", "no record"])
 def test_a_version_that_was_damaged_is_not_there_and_can_be_fetched_again(folder, damage, tmp_path):
+    """[store-1.9]"""
     store = store_in(folder)
     fill(store, PACKAGE, BODIES)
     path = store.adopt(PACKAGE)
@@ -394,6 +402,7 @@ def killed_at(step: int, act: Callable[[], object]) -> bool:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a forked child")
 @pytest.mark.parametrize("asks", [True, False], ids=["asks for holes first", "adopts at once"])
 def test_killed_at_any_step_of_adopting_nothing_is_half_there_and_nothing_is_lost(folder, asks):
+    """[store-1.1] [store-1.2]"""
     step = 0
     while True:
         step += 1

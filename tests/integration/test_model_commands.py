@@ -55,6 +55,7 @@ def onnx_file(tmp_path):
 
 @pytest.mark.parametrize("kind", MAKERS)
 def test_init_guesses_a_manifest_with_which_build_and_verify_pass(kind, cli, tmp_path):
+    """[store-3.1]"""
     source = MAKERS[kind](tmp_path / "source")
     honest = read_folder(source).manifest
     (source / "model.toml").unlink()
@@ -106,6 +107,7 @@ def test_init_says_what_is_wrong_with_what_is_no_model(cli, tmp_path):
 
 
 def test_building_twice_changes_nothing(cli, tmp_path):
+    """[store-3.2]"""
     folder = zoo.mlp(tmp_path / "pkg")
     (folder / "golden.npz").unlink()
     cli("build", "pkg")
@@ -115,6 +117,7 @@ def test_building_twice_changes_nothing(cli, tmp_path):
 
 
 def test_build_keeps_the_authors_comments_and_layout(cli, tmp_path):
+    """[store-3.2]"""
     folder = zoo.mlp(tmp_path / "pkg")
     text = (folder / "model.toml").read_text() + (
         "\n# mine\n[runtime]   # my comment\nthreads = 1  # one\n\n[golden]\natol = 0.001\n"
@@ -243,7 +246,7 @@ def test_verify_names_what_is_missing(missing, cli, tmp_path):
     ],
 )
 def test_a_wild_model_is_refused_in_one_sentence(make, cli, tmp_path):
-    """A crash takes its worker and not the command."""
+    """[store-3.3] A crash takes its worker and not the command."""
     make(tmp_path / "pkg")
     cli("verify", "pkg", code=1)
 

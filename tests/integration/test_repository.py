@@ -24,8 +24,8 @@ from agent.core import catalog
 from agent.core.packages import read
 from agent.core.trust import begin, resolve
 from agent.repository.layout import Repository
-from tests.contract.test_fetcher import over_mqtt
 from tests.world import zoo
+from tests.world.transports import over_mqtt
 
 MB = 2**20
 
@@ -92,6 +92,7 @@ def test_an_init_that_fails_leaves_nothing(cli, tmp_path):
 
 
 def test_versions_number_themselves_per_model(cli, repo, tmp_path):
+    """[store-2.1]"""
     for bias in (0, 1):
         zoo.mlp(tmp_path / f"a{bias}", bias=bias, name="pump")
     zoo.mlp(tmp_path / "b", name="fan")
@@ -115,6 +116,7 @@ def test_what_was_added_is_signed_and_its_blobs_are_there_read_only(cli, repo, t
 
 
 def test_the_same_bytes_are_no_new_release_unless_told(cli, repo, tmp_path):
+    """[store-2.3]"""
     zoo.mlp(tmp_path / "a", name="pump")
     assert cli("add", "a").strip() == "pump:1"
     assert cli("add", "a").strip() == "pump:1"
@@ -140,6 +142,7 @@ def test_golden_samples_that_are_missing_are_built_first(cli, repo, tmp_path):
 
 
 def test_a_bad_package_changes_nothing(cli, repo, tmp_path):
+    """[store-2.4]"""
     before = (repo.metadata_files(), blobs(repo))
     folder = zoo.mlp(tmp_path / "a", name="pump")
     (folder / "model.onnx").write_bytes(b"junk")
@@ -169,6 +172,7 @@ def test_list_and_show_answer_scripts_and_people(cli, repo, tmp_path):
 
 
 def test_removing_frees_what_nobody_else_needs_and_the_number_is_gone_for_ever(cli, repo, tmp_path):
+    """[store-2.2] [store-2.5]"""
     for bias in (0, 1):
         zoo.mlp(tmp_path / f"a{bias}", bias=bias, name="pump")
         cli("add", f"a{bias}")
@@ -182,6 +186,7 @@ def test_removing_frees_what_nobody_else_needs_and_the_number_is_gone_for_ever(c
 
 
 def test_publish_signs_anew_and_refuses_what_is_not_whole(cli, repo, tmp_path):
+    """[store-2.1]"""
     zoo.mlp(tmp_path / "a", name="pump")
     cli("add", "a")
     before = json.loads((repo.metadata / "timestamp.json").read_bytes())["signed"]["version"]
@@ -193,7 +198,7 @@ def test_publish_signs_anew_and_refuses_what_is_not_whole(cli, repo, tmp_path):
 
 
 def test_without_the_keys_nothing_is_added(cli, repo, tmp_path):
-    """What a device was offered before is still offered, and the catalog agrees with it."""
+    """[store-2.4] What a device was offered before is still offered, and the catalog agrees with it."""
     zoo.mlp(tmp_path / "a", name="pump")
     cli("add", "a")
     (repo.folder / "keys").rename(tmp_path / "vault")
@@ -217,6 +222,7 @@ def test_keys_are_rotated_and_devices_follow(cli, repo, tmp_path):
 
 
 def test_two_commands_do_not_write_at_once(cli, repo, tmp_path):
+    """[store-2.4]"""
     zoo.mlp(tmp_path / "a", name="pump")
     with repo.writing():
         assert "another command is writing" in cli("add", "a", code=1)
@@ -281,6 +287,7 @@ async def install(fetcher, repo: Repository, store: FileStore) -> Path:
 def test_one_server_feeds_devices_over_mqtt_and_http_and_a_stick_does_too(
     cli, repo, tmp_path, broker, serve
 ):
+    """[store-2.6]"""
     source = zoo.big(tmp_path / "a", size_mb=4, name="pump")
     cli("add", "a")
     process, lines = serve("--mqtt", broker.url, "--http", ":0", lines=2)
@@ -305,6 +312,7 @@ def test_one_server_feeds_devices_over_mqtt_and_http_and_a_stick_does_too(
 
 
 def test_a_server_survives_its_broker(cli, repo, tmp_path, broker, serve):
+    """[store-2.6]"""
     zoo.mlp(tmp_path / "a", name="pump")
     cli("add", "a")
     process, _ = serve("--mqtt", broker.url, lines=1)

@@ -184,7 +184,7 @@ def block_of(whole, number, /, **changes):
 
 @given(st.integers(1, 20_000), st.randoms(use_true_random=False), st.integers(0, 40))
 def test_a_transfer_ends_with_every_block_once_whatever_is_lost_or_repeated(size, chance, losses):
-    """A world that loses, repeats and reorders: each block is taken exactly once, never > 8 out."""
+    """[chunks-1.3] A world that loses, repeats and reorders: each block is taken exactly once, never > 8 out."""
     body, got = content(size), {}
     transfer = transfer_of(body)
     on_wire = []
@@ -240,6 +240,7 @@ def test_only_blocks_with_holes_are_asked_for():
 
 
 def test_blocks_waiting_to_be_written_take_up_the_window():
+    """[chunks-1.3]"""
     transfer = transfer_of(content(100 * SMALL))
     assert transfer.ask(held=5) is None
     assert len(transfer.ask(held=3).blocks) == WINDOW_BLOCKS - 3
@@ -278,6 +279,7 @@ def test_metadata_of_unknown_size_comes_whole():
 
 
 def test_metadata_that_is_replaced_while_it_comes_is_never_mixed():
+    """[chunks-1.4]"""
     old, new = content(5000), content(6000)[::-1]
     transfer = MetadataTransfer("t", bytes_max=10_000, block_bytes=SMALL)
     transfer.ask()

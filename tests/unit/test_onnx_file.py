@@ -100,6 +100,7 @@ def _in_training():
     ],
 )
 def test_weights_elsewhere_are_found_wherever_they_hide(hide):
+    """[store-3.4]"""
     assert inspect(hide()).external == ("evil",)
 
 
