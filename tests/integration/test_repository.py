@@ -198,7 +198,7 @@ def test_publish_signs_anew_and_refuses_what_is_not_whole(cli, repo, tmp_path):
 
 
 def test_without_the_keys_nothing_is_added(cli, repo, tmp_path):
-    """[store-2.4] What a device was offered before is still offered, and the catalog agrees with it."""
+    """[store-2.4] What was offered before is still offered, and the catalog agrees."""
     zoo.mlp(tmp_path / "a", name="pump")
     cli("add", "a")
     (repo.folder / "keys").rename(tmp_path / "vault")
