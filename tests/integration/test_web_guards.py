@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.adapters.web import WebFaces, read_token
+from agent.adapters.web import WebFaces, probe, read_token
 from agent.config import Http
 from agent.core.errors import RefusedError
 from agent.core.health import HealthReport
@@ -219,3 +219,19 @@ def test_a_token_that_cannot_be_read_is_refused(tmp_path: Path):
     """[http-4.5]"""
     with pytest.raises(RefusedError, match="cannot read the token"):
         read_token(tmp_path)
+
+
+def test_whether_it_could_be_opened_can_be_asked_beforehand(faces, free_port, tmp_path: Path):
+    """[http-4.12]"""
+    free = f"127.0.0.1:{free_port}"
+    assert probe(Http(bind=free)) == f"{free} is free, for this machine only"
+    for _ in range(2):  # asking makes no token
+        told = probe(Http(bind=free, token_file=str(tmp_path / "token")))
+        assert told == f"{free} is free, with a token that is made at first start"
+    with pytest.raises(RefusedError, match="cannot be had"):
+        probe(Http(bind=f"127.0.0.1:{faces.port}"))
+    with pytest.raises(RefusedError, match="needs http"):
+        probe(Http(bind=f"0.0.0.0:{free_port}"))
+    (tmp_path / "token").write_text("short")
+    with pytest.raises(RefusedError, match="must have 16"):
+        probe(Http(bind=free, token_file=str(tmp_path / "token")))

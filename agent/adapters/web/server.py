@@ -80,7 +80,7 @@ class WebFaces:
         Raises:
             RefusedError: the address cannot be had; the text says what to do.
         """
-        listener = _listen(self._settings)
+        listener = listen(self._settings)
         self.port = int(listener.getsockname()[1])
         names = Names.of(self._settings.address[0], self.port, self._settings.hosts)
         routes = (
@@ -167,7 +167,12 @@ class _Server(uvicorn.Server):
             listener.listen(KNOCKING_MAX)
 
 
-def _listen(settings: Http) -> socket.socket:
+def listen(settings: Http) -> socket.socket:
+    """A socket that listens where `settings` say.
+
+    Raises:
+        RefusedError: the address cannot be had.
+    """
     host, port = settings.address
     try:
         found: Sequence[Any] = socket.getaddrinfo(
