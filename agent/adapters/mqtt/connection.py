@@ -27,7 +27,13 @@ ACK_S_MAX = 60.0  # a broker that takes longer to acknowledge has forgotten us
 TAKEN_OVER = 0x8E
 PACKET_BYTES_MAX = 268_435_455
 HEADER_BYTES = 16  # fixed header, topic length, packet id, length of properties: at most
-REFUSALS = {0x87: 403, 0x90: 400, 0x95: 413, 0x99: 415}  # PUBACK: never, and why (as HTTP says it)
+TOO_LARGE = 0x95
+REFUSALS = {
+    0x87: 403,
+    0x90: 400,
+    TOO_LARGE: 413,
+    0x99: 415,
+}  # PUBACK: never, and why (as HTTP says it)
 
 log = structlog.get_logger(__name__)
 
@@ -83,6 +89,7 @@ class Connection:
         self._subscribed = False
         self._began = clock()
         self.is_up = False  # greeted and subscribed
+        self.was_up = False
         self.up_since = 0.0
         self.over = ""  # why it ended, in a sentence; empty while it stands
         self.doubt = ""  # what is not as it should be although it stands
@@ -221,7 +228,7 @@ class Connection:
         self._stands()
 
     def _stands(self) -> None:
-        self.is_up = True
+        self.is_up = self.was_up = True
         self.up_since = self._clock()
 
     def _note(self, failure: Exception | None) -> None:
@@ -262,6 +269,12 @@ class Connection:
 
     def _on_disconnect(self, _c: Any, _u: Any, flags: Any, reason: ReasonCode, _p: Any) -> None:
         self.taken_over = flags.is_disconnect_packet_from_server and reason.value == TAKEN_OVER
+        if reason.value == TOO_LARGE and self._flights:
+            # Said by hanging up; to try the same again would lose the link again, for ever.
+            mid = max(self._flights, key=lambda m: len(self._flights[m].payload))
+            letter = self._flights.pop(mid)
+            why = f"a message of {len(letter.payload)} bytes on {letter.topic} is too large"
+            letter.answer(RefusedError(f"{why} for the broker", 413))
         if self.client.too_big:
             size = self.client.too_big
             self.over = f"the broker sends {size} bytes at once; mqtt.packet_bytes_max is less"

@@ -175,7 +175,6 @@ class MqttLink(Link):
             await asyncio.Event().wait()
         finally:
             pump.stop()
-            # A thread inside a DNS query cannot be stopped; it is a daemon and ends by itself.
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.to_thread(pump.join, 2 * GOODBYE_S_MAX)
             self._up.clear()

@@ -43,7 +43,7 @@ class Ears(Protocol):
         ...
 
 
-class Pump(threading.Thread):
+class Pump:
     """Keeps one connection up.  `trouble` says, in a sentence, why it does not stand just now."""
 
     def __init__(
@@ -58,7 +58,8 @@ class Pump(threading.Thread):
         delay_s_max: float,
         clock: Callable[[], float],
     ) -> None:
-        super().__init__(name=f"mqtt-{options.client_id}", daemon=True)
+        name = f"mqtt-{options.client_id}"
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._options = options
         self._ears = ears
         self._greeting = greeting
@@ -71,7 +72,7 @@ class Pump(threading.Thread):
         self._redial = Redial(options.client_id, delay_s_max=delay_s_max, dice=dice)
         self._letters: deque[Letter] = deque()
         self._acks: deque[tuple[Connection, int]] = deque()
-        self._stop = threading.Event()
+        self._is_stopping = threading.Event()
         self._bounce = threading.Event()
         self._wake_r, self._wake_w = socket.socketpair()
         self._wake_r.setblocking(False)
@@ -79,6 +80,14 @@ class Pump(threading.Thread):
         self.trouble = f"not yet connected to {options.where}"
 
     # ---- from any thread ----
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def join(self, seconds: float) -> None:
+        """Wait for its end, but not for ever: nobody can stop a thread that resolves a name."""
+        self._thread.join(seconds)
 
     def post(self, letter: Letter) -> None:
         """Send `letter`, or answer it with UnavailableError if there is no link."""
@@ -97,7 +106,7 @@ class Pump(threading.Thread):
 
     def stop(self) -> None:
         """Say goodbye and end."""
-        self._stop.set()
+        self._is_stopping.set()
         self._wake()
 
     def _wake(self) -> None:
@@ -107,11 +116,16 @@ class Pump(threading.Thread):
 
     # ---- in the thread ----
 
-    def run(self) -> None:
+    def _run(self) -> None:
         """Connect, serve, and do it again, until stopped."""
         try:
-            while not self._stop.is_set():
-                self._wait(self._once())
+            while not self._is_stopping.is_set():
+                try:
+                    delay_s = self._once()
+                except Exception as error:  # this thread must outlive any surprise
+                    log.exception("mqtt_surprise")
+                    delay_s = self._failed(f"something odd happened on the link: {error!r}")
+                self._wait(delay_s)
         finally:
             self._refuse_letters()
             self._wake_r.close()
@@ -130,22 +144,20 @@ class Pump(threading.Thread):
             )
         except UnavailableError as error:
             return self._failed(str(error))
-        was_up = False
         try:
-            was_up = self._serve(connection)
-        except Exception as error:  # this thread must outlive any surprise from the wire
+            self._serve(connection)
+        except Exception as error:  # paho stumbles over malformed packets in many ways
             log.warning("mqtt_surprise", error=repr(error), exc_info=True)
             connection.over = connection.over or f"the broker sent something odd: {error!r}"
         finally:
-            was_up = was_up or connection.up_since > 0
             self._ears.fell()
             connection.close("")
-        if self._stop.is_set():
+        if self._is_stopping.is_set():
             return 0.0
         if self._bounce.is_set():
             self._bounce.clear()
             return 0.0
-        if not was_up:
+        if not connection.was_up:
             return self._failed(connection.over)
         now = self._clock()
         told = connection.taken_over if self._options.is_v5 else None
@@ -161,8 +173,8 @@ class Pump(threading.Thread):
         self.trouble = why
         return delay_s
 
-    def _serve(self, link: Connection) -> bool:
-        """Until the connection ends; returns whether it ever stood."""
+    def _serve(self, link: Connection) -> None:
+        """Until the connection ends."""
         told = False
         with selectors.DefaultSelector() as selector:
             selector.register(self._wake_r, selectors.EVENT_READ)
@@ -192,9 +204,8 @@ class Pump(threading.Thread):
                     log.info("mqtt_up", broker=self._options.where)
                 if self._bounce.is_set():
                     link.close("connecting afresh")
-                if self._stop.is_set() and self._said_goodbye(link):
+                if self._is_stopping.is_set() and self._said_goodbye(link):
                     break
-        return told
 
     def _pass_on(self, link: Connection) -> None:
         while self._acks:
@@ -224,7 +235,7 @@ class Pump(threading.Thread):
 
     def _wait(self, delay_s: float) -> None:
         until = self._clock() + delay_s
-        while not self._stop.is_set() and (left := until - self._clock()) > 0:
+        while not self._is_stopping.is_set() and (left := until - self._clock()) > 0:
             self._refuse_letters()
             with selectors.DefaultSelector() as selector:
                 selector.register(self._wake_r, selectors.EVENT_READ)
