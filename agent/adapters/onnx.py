@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -87,7 +87,13 @@ class InlineSession:
         wanted = brief(self._manifest)
         started = time.perf_counter()
         try:
-            with _at_low_priority(self._pool) if background else contextlib.nullcontext():
+            if background and priority.may_return():
+                before = priority.threads()
+                loaded = priority.aside(lambda: Loaded(self._folder, wanted))
+                self._pool = priority.threads() - before
+            elif background and wanted["threads"] == 1:  # no pool that would never be raised
+                loaded = priority.aside(lambda: Loaded(self._folder, wanted))
+            else:
                 loaded = Loaded(self._folder, wanted)
             spec = self._manifest.golden
             path = self._folder / spec.file
@@ -203,18 +209,6 @@ def record_golden(folder: Path, manifest: Manifest, inputs: dict[str, Array]) ->
         return outputs_of(Loaded(folder, wanted), inputs)
     except RefusalError as refusal:
         raise blamed(manifest.name, refusal.blame, refusal.why) from refusal
-
-
-@contextlib.contextmanager
-def _at_low_priority(pool: set[int]) -> Iterator[None]:
-    """The calling thread at the lowest class; threads that are born meanwhile go into `pool`."""
-    before = priority.threads()
-    priority.lower_thread()
-    try:
-        yield
-    finally:
-        priority.restore()
-        pool |= priority.threads() - before
 
 
 def _specs(raw: Sequence[Spec]) -> Sequence[TensorSpec]:

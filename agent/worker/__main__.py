@@ -37,6 +37,7 @@ class Worker:
         if Path(priority.TASKS).is_dir():
             self._tasks = os.open(priority.TASKS, os.O_RDONLY)  # the jail has no /proc
         self._turn = threading.Lock()
+        self._lowered = False
         self._loaded: Loaded | None = None
         self._golden: Golden | None = None
         self._last: tuple[bytes, list[frames.Array], int] = (b"", [], 0)
@@ -70,9 +71,8 @@ class Worker:
         if self.folder is None:
             raise RefusalError("unavailable", "this worker was started without a package")
         brief = question["brief"]
-        low = priority.lower(priority.threads(self._tasks)) if question["background"] else "normal"
         started = time.perf_counter()
-        loaded = Loaded(self.folder, brief)
+        loaded, low = self._session(self.folder, brief, background=question["background"])
         load_ms = (time.perf_counter() - started) * 1e3
         golden = brief["golden"]
         self._golden = golden and Golden(
@@ -90,6 +90,18 @@ class Worker:
             "golden_runs": self._golden.runs if self._golden else 0,
         }
 
+    def _session(
+        self, folder: Path, brief: dict[str, Any], *, background: bool
+    ) -> tuple[Loaded, str]:
+        """The model, and at which scheduling class it was loaded."""
+        if background and priority.may_return():
+            self._lowered = True
+            low = priority.lower(priority.threads(self._tasks) or (0,))
+            return Loaded(folder, brief), low  # and stays there until `serve`
+        if background and brief["threads"] == 1:  # no pool that would never be raised
+            return priority.aside(lambda: Loaded(folder, brief)), "load-only"
+        return Loaded(folder, brief), "normal"
+
     def _check_golden(self, _: dict[str, Any]) -> dict[str, Any]:
         if self._golden is None:
             return {
@@ -103,6 +115,8 @@ class Worker:
             return self._golden.check()
 
     def _serve(self, _: dict[str, Any]) -> dict[str, Any]:
+        if not self._lowered:
+            return {"normal": True}
         return {"normal": priority.restore(priority.threads(self._tasks) or (0,))}
 
     # ---- data -----------------------------------------------------------------------------------

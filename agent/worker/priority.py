@@ -1,19 +1,25 @@
 """Loading at the lowest scheduling class, and coming back from it.
 
 A model that loads beside a live stream must not cost it a millisecond.  On Linux SCHED_IDLE is per
-thread, is inherited by threads made later (onnxruntime's pool), and may be left again without any
-privilege; a raised nice value may not.  macOS and Windows have a background class per process.
+thread and is inherited by threads made later (onnxruntime's pool).  Leaving it again takes
+CAP_SYS_NICE or an RLIMIT_NICE of 20, which a container without privileges has not; there the load
+alone is done at the lowest class, on a thread that ends with it.  macOS and Windows have a
+background class per process, which anyone may leave.
 """
 
 import ctypes
 import os
 import sys
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 PLATFORM: str = sys.platform
+TASKS = "/proc/self/task"
 _DARWIN_PROCESS, _DARWIN_BACKGROUND = 4, 0x1000  # setpriority(2); no names in Python before 3.12
 _WINDOWS_IDLE, _WINDOWS_NORMAL = 0x40, 0x20
-TASKS = "/proc/self/task"
+
+T = TypeVar("T")
 
 
 def threads(tasks: int | str = TASKS) -> set[int]:
@@ -25,6 +31,11 @@ def threads(tasks: int | str = TASKS) -> set[int]:
         return {int(name) for name in os.listdir(tasks)}  # noqa: PTH208  a descriptor has no Path
     except OSError:
         return set()
+
+
+def may_return() -> bool:
+    """Whether this process may leave the lowest class again; tried, on a thread made for it."""
+    return PLATFORM != "linux" or _on_its_own_thread(lambda: lower([0]) != "none" and restore())
 
 
 def lower(tids: Iterable[int]) -> str:
@@ -44,11 +55,6 @@ def lower(tids: Iterable[int]) -> str:
     return "none"
 
 
-def lower_thread() -> bool:
-    """The calling thread alone, where there is such a thing; elsewhere nothing is done."""
-    return PLATFORM == "linux" and lower([0]) != "none"
-
-
 def restore(tids: Iterable[int] = (0,)) -> bool:
     """Back to the normal class (0: the calling thread); whether everything went back."""
     try:
@@ -62,6 +68,40 @@ def restore(tids: Iterable[int] = (0,)) -> bool:
     except OSError:
         return False
     return True
+
+
+def aside(work: Callable[[], T]) -> T:
+    """What `work` returns or raises, done at the lowest class where threads have one of their own.
+
+    The calling thread keeps its class; threads that `work` starts inherit the lowest.
+    """
+    if PLATFORM != "linux":
+        return work()
+
+    def lowered() -> T:
+        lower([0])
+        return work()
+
+    return _on_its_own_thread(lowered)
+
+
+def _on_its_own_thread(work: Callable[[], T]) -> T:
+    results: list[Any] = []
+    errors: list[BaseException] = []
+
+    def do() -> None:
+        try:
+            results.append(work())
+        except BaseException as error:  # noqa: BLE001  it is raised again, where it was asked for
+            errors.append(error)
+
+    thread = threading.Thread(target=do, name="aside")
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    result: T = results[0]
+    return result
 
 
 def _schedule(tid: int, policy: int) -> None:

@@ -21,6 +21,7 @@ from agent.core.errors import MisfitError, UnavailableError, UnfitError
 from agent.core.manifest import parse
 from agent.core.names import Digest, ModelRef
 from agent.ports import Answer, Session, WorkerLostError
+from agent.worker import priority
 from agent.worker.arena import Arena
 from tests.world import wild, zoo
 from tests.world.waiting import eventually
@@ -274,6 +275,7 @@ def test_a_worker_in_the_middle_of_a_run_goes_with_an_agent_that_is_killed(
 
 
 @linux
+@pytest.mark.skipif(not priority.may_return(), reason="needs CAP_SYS_NICE or RLIMIT_NICE")
 def test_a_load_in_the_background_is_in_the_idle_class_until_it_serves(
     load: Load, tmp_path: Path
 ) -> None:

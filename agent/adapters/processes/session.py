@@ -195,6 +195,7 @@ class WorkerSession:
             pid=child.pid,
             provider=answer["provider"],
             load_ms=round(answer["load_ms"], 1),
+            priority=answer["priority"],
             jail="+".join(child.hello["jail"]),
         )
         return child, answer
