@@ -260,7 +260,7 @@ def test_a_full_disk_is_known_before_the_first_byte(tmp_path):
         fill(store, small, {"a": content(1000)})
         store.adopt(small)
     finally:
-        subprocess.run(["umount", mount], check=True)
+        subprocess.run(["umount", "-l", mount], check=True)
 
 
 def test_files_that_another_version_has_are_copied_and_not_linked(folder):

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Event, Thread
 
 import pytest
 
@@ -23,6 +23,7 @@ from tests.world.transports import (
     repo,
     store,
 )
+from tests.world.waiting import eventually_async
 
 __all__ = ["repo", "store"]  # fixtures
 
@@ -49,6 +50,9 @@ class Crooked(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
+SERVERS = []
+
+
 @contextlib.contextmanager
 def crooked(behave):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Crooked)
@@ -56,9 +60,11 @@ def crooked(behave):
     server.behave = behave
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
+    SERVERS.append(server)
     try:
         yield f"http://127.0.0.1:{server.server_port}"
     finally:
+        SERVERS.remove(server)
         server.shutdown()
         thread.join()
         server.server_close()
@@ -98,9 +104,6 @@ BAD_SERVERS = {
     "a body without end": endless,
     "nothing at all": lambda h: None,
     "not modified": lambda h: h.answer(304),
-    "a redirect to a file": redirect("file:///etc/passwd"),
-    "a redirect to ftp": redirect("ftp://127.0.0.1/x"),
-    "a redirect to another scheme": redirect("https://127.0.0.1/x"),
     "a redirect to itself": redirect("/blobs"),
     "a redirect to nonsense": redirect("http://[::1"),
 }
@@ -114,6 +117,16 @@ def test_a_web_server_that_answers_with_is_weather(behave, store):
         with pytest.raises(UnavailableError) as error:
             asyncio.run(fetch(fetcher, store))
         assert "0x" not in str(error.value)
+        fetcher.close()
+
+
+@pytest.mark.parametrize("to", ["file:///etc/passwd", "ftp://127.0.0.1/x", "https://127.0.0.1/x"])
+def test_a_redirect_to_another_scheme_is_not_followed(to, store):
+    """[chunks-2.3]"""
+    with crooked(redirect(to)) as url:
+        fetcher = HttpsFetcher(url)
+        with pytest.raises(UnavailableError, match="another scheme"):
+            asyncio.run(fetch(fetcher, store))
         fetcher.close()
 
 
@@ -188,22 +201,28 @@ def test_a_server_that_drips_is_left(store):
         fetcher.close()
 
 
-def test_a_fetch_that_is_cancelled_ends_at_once(store):
+def test_a_fetch_that_is_cancelled_ends_at_once_and_leaves_no_thread_reading(store):
     def hang(h):
         h.answer(200, length=BIG.size)
-        h.rfile.read(1)  # until the client goes
+        h.server.hangs = True
+        released.wait(30)
 
-    async def go(fetcher):
+    async def go():
         task = asyncio.create_task(fetch(fetcher, store))
-        await asyncio.sleep(0.2)
+        await eventually_async(lambda: getattr(server, "hangs", False))
+        await asyncio.sleep(0.1)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
 
+    released = Event()
     with crooked(hang) as url:
+        server = next(s for s in SERVERS if url.endswith(f":{s.server_port}"))
         fetcher = HttpsFetcher(url)
-        loop_time = asyncio.run(asyncio.wait_for(go(fetcher), 5))
-        assert loop_time is None
+        began = time.monotonic()
+        asyncio.run(go())  # which waits for its threads
+        assert time.monotonic() - began < 5
+        released.set()
         fetcher.close()
 
 

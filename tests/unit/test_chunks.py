@@ -292,6 +292,17 @@ def test_metadata_that_is_replaced_while_it_comes_is_never_mixed():
     assert transfer.body == new
 
 
+def test_of_metadata_that_became_shorter_nothing_of_the_longer_stays():
+    old, new = content(5000), content(1000)[::-1]
+    transfer = MetadataTransfer("t", bytes_max=10_000, block_bytes=SMALL)
+    transfer.ask()
+    transfer.take(block_of(old, 0))
+    assert transfer.take(block_of(old, 15))
+    assert transfer.take(block_of(new, 0))
+    pull(transfer, new)
+    assert transfer.body == new
+
+
 @pytest.mark.parametrize("size", [0, 10_001, 2**40])
 def test_metadata_without_bounds_is_not_taken(size):
     transfer = MetadataTransfer("t", bytes_max=10_000, block_bytes=SMALL)
