@@ -285,6 +285,19 @@ def test_what_arrives_for_a_span_that_silence_closed_is_late():
     assert windower.push(rows(10), now=8.0).rejected == {}
 
 
+@pytest.mark.parametrize("at_once", [63, 64, 65, 128, 192, 1000])
+def test_many_readings_at_once_make_the_spans_they_make_one_by_one(at_once):
+    together, apart = (Windower(window("sliding", "2", step="1"), 2, 0.0) for _ in range(2))
+    many = rows(*range(at_once))
+    spans = together.push(many, 0.0)
+    single = [
+        apart.push(Rows(many.keys[i : i + 1], many.times[i : i + 1], many.values[i : i + 1]), 0.0)
+        for i in range(at_once)
+    ]
+    np.testing.assert_array_equal(spans.values, np.concatenate([s.values for s in single]))
+    assert len(spans) == at_once - 1
+
+
 def test_values_have_the_type_asked_for():
     windower = Windower(window("count", "2"), 2, 0.0, np.float32)
     assert windower.push(rows(1, 2), 0.0).values.dtype == np.float32

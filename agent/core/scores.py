@@ -1,0 +1,132 @@
+"""Output tensors into score columns, and these into the message that consumers read."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from agent.core.arrays import Array
+from agent.core.errors import UnfitError
+from agent.core.manifest import Label, Output, Score
+
+SCHEMA = 1
+
+
+@dataclass(slots=True)
+class ScoreColumns:
+    """Scores of n rows.
+
+    score  [n] or [n, k]: float32 if the model gives float32 (so that it is written as short as it
+           is exact), else float64
+    label  [n] or None: the manifest asks for no label
+    alarm  [n] or None: the manifest sets no threshold; NaN never alarms
+    """
+
+    score: NDArray[np.floating]
+    label: list[str] | None = None
+    alarm: list[bool] | None = None
+
+
+def extract(output: Output, names: Sequence[str], outputs: Sequence[Array], n: int) -> ScoreColumns:
+    """The score columns in `outputs`, tensors called `names`, for n rows.
+
+    Raises:
+        UnfitError: a tensor is not there, or is not of n rows.
+    """
+    score = _score(output.score, _tensor(output.score.tensor, names, outputs, n))
+    label = None
+    if output.label is not None:
+        label = _labels(output.label, _tensor(output.label.tensor, names, outputs, n))
+    alarm = None
+    if output.score.threshold is not None:
+        with np.errstate(invalid="ignore"):
+            above = score >= score.dtype.type(output.score.threshold)
+        alarm = [bool(np.any(row)) for row in above] if above.ndim > 1 else above.tolist()
+    return ScoreColumns(score, label, alarm)
+
+
+def encode(
+    *,
+    model: str,
+    release: int,
+    stream: str,
+    epoch: int,
+    seq: int,
+    keys: Sequence[str],
+    times: NDArray[np.float64],
+    columns: ScoreColumns,
+    supersedes: Mapping[str, Any] | None = None,
+) -> bytes:
+    """The message of one batch (interface.md §5.3); numbers that are not finite become null."""
+    body: dict[str, Any] = {
+        "schema": SCHEMA,
+        "model": model,
+        "release": release,
+        "stream": stream,
+        "epoch": epoch,
+        "seq": seq,
+        "key": list(keys),
+        "time": np.ascontiguousarray(times),
+        "score": np.ascontiguousarray(columns.score),
+    }
+    if columns.label is not None:
+        body["label"] = columns.label
+    if columns.alarm is not None:
+        body["alarm"] = columns.alarm
+    if supersedes is not None:
+        body["supersedes"] = dict(supersedes)
+    return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _tensor(name: str, names: Sequence[str], outputs: Sequence[Array], n: int) -> Array:
+    """The output `name` as [n] or [n, k]."""
+    if name not in names:
+        raise UnfitError(f"[output] speaks of {name}; the model gives {', '.join(names)}")
+    array = outputs[list(names).index(name)]
+    if not isinstance(array, np.ndarray):
+        raise UnfitError(
+            f"the output {name} is no tensor but a {type(array).__name__} "
+            "(scikit-learn: convert with zipmap=False)"
+        )
+    if array.ndim == 0 or array.shape[0] != n:
+        raise UnfitError(f"the output {name} has the shape {list(array.shape)} for {n} rows")
+    flat = array.reshape(n, int(np.prod(array.shape[1:])))
+    if flat.shape[1] == 0:
+        raise UnfitError(f"the output {name} is empty")
+    return flat[:, 0] if flat.shape[1] == 1 else flat
+
+
+def _score(score: Score, array: Array) -> NDArray[np.floating]:
+    if array.dtype.kind not in "fiub":
+        raise UnfitError(f"the output {score.tensor} holds {array.dtype}, which is no score")
+    if score.column is not None:
+        width = array.shape[1] if array.ndim == 2 else 1
+        if not -width <= score.column < width:
+            raise UnfitError(f"the output {score.tensor} has no column {score.column}: {width}")
+        array = array.reshape(len(array), width)[:, score.column]
+    narrow = array.dtype in (np.float32, np.float16)
+    return array.astype(np.float32 if narrow else np.float64, copy=False)
+
+
+def _labels(label: Label, array: Array) -> list[str]:
+    """Text as it is; numbers through the names; of several columns the highest."""
+    if array.dtype.kind in "OUS":
+        if array.ndim != 1:
+            raise UnfitError(f"the output {label.tensor} has several labels for one row")
+        return [_text(one) for one in array.tolist()]
+    if array.dtype.kind not in "fiub":
+        raise UnfitError(f"the output {label.tensor} holds {array.dtype}, which is no label")
+    if array.ndim == 2:
+        array = array.argmax(axis=1)
+    if array.dtype.kind == "f":
+        array = np.nan_to_num(np.rint(array), nan=-1.0).clip(-(2**53), 2**53).astype(np.int64)
+    names = label.names or ()
+    return [names[i] if 0 <= i < len(names) else str(i) for i in map(int, array.tolist())]
+
+
+def _text(label: object) -> str:
+    text = label.decode("utf-8", "replace") if isinstance(label, bytes) else str(label)
+    return text.encode("utf-8", "replace").decode()

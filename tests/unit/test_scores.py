@@ -1,0 +1,103 @@
+"""Scores: what is read out of the output tensors, and the message as interface.md §5.3 has it."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from agent.core.errors import UnfitError
+from agent.core.manifest import Output
+from agent.core.scores import ScoreColumns, encode, extract
+
+F32 = np.float32
+
+
+def output(score=None, label=None) -> Output:
+    return Output.model_validate({"score": {"tensor": "y", **(score or {})}, "label": label})
+
+
+def scored(array, n=2, **settings) -> ScoreColumns:
+    return extract(output(settings), ["other", "y"], [np.zeros(n), array], n)
+
+
+def test_a_score_is_a_column_or_several():
+    assert scored(np.array([0.1, 0.9], F32)).score.shape == (2,)
+    assert scored(np.array([[0.1], [0.9]])).score.tolist() == [0.1, 0.9]
+    assert scored(np.array([[[1, 2]], [[3, 4]]])).score.tolist() == [[1, 2], [3, 4]]
+    assert scored(np.array([[1, 2], [3, 4]]), column=1).score.tolist() == [2, 4]
+    assert scored(np.array([[1], [3]]), column=-1).score.tolist() == [1, 3]
+    assert scored(np.array([True, False])).score.dtype == np.float64
+
+
+def test_at_or_above_the_threshold_alarms_and_nan_does_not():
+    exact = np.array([0.7, 0.69999, 0.9, math.nan], F32)  # float32 0.7 is a little below 0.7
+    assert scored(exact, n=4, threshold=0.7).alarm == [True, False, True, False]
+    wide = np.array([[0.1, 0.9], [0.2, math.nan]])
+    assert scored(wide, threshold=0.8).alarm == [True, False]
+    assert scored(wide).alarm is None
+    assert scored(np.empty((0, 1), F32), n=0, threshold=0.5).alarm == []
+
+
+def labels(array, names=("ok", "worn")) -> list[str] | None:
+    label = {"tensor": "l", "names": names} if names else {"tensor": "l"}
+    return extract(output(label=label), ["y", "l"], [np.zeros(2), array], 2).label
+
+
+def test_labels_are_numbers_through_names_or_text_as_it_is():
+    assert labels(np.array([1, 0])) == ["worn", "ok"]
+    assert labels(np.array([[1], [7]])) == ["worn", "7"]
+    assert labels(np.array([1.0, -1.0], F32)) == ["worn", "-1"]
+    assert labels(np.array([True, False])) == ["worn", "ok"]
+    assert labels(np.array([[0.2, 0.8], [0.9, 0.1]])) == ["worn", "ok"]
+    assert labels(np.array([3, 4]), names=None) == ["3", "4"]
+    assert labels(np.array(["a", "b"])) == ["a", "b"]
+    assert labels(np.array([b"a", "\ud800"], object)) == ["a", "?"]
+
+
+@pytest.mark.parametrize(
+    "array",
+    [np.zeros(3), np.zeros((1, 2)), np.zeros(()), np.zeros((2, 0)), np.array(["a", "b"])],
+)
+def test_outputs_that_are_no_scores_are_refused(array):
+    with pytest.raises(UnfitError, match="the output y"):
+        scored(array)
+
+
+def test_tensors_and_columns_that_are_not_there_are_refused():
+    with pytest.raises(UnfitError, match="no column 2"):
+        scored(np.zeros((2, 2)), column=2)
+    with pytest.raises(UnfitError, match="the model gives z"):
+        extract(output(), ["z"], [np.zeros(2)], 2)
+    with pytest.raises(UnfitError, match="zipmap"):
+        scored([{"a": 1.0}, {"a": 2.0}])
+    with pytest.raises(UnfitError, match="several labels"):
+        labels(np.array([["a", "b"], ["c", "d"]]))
+
+
+def test_the_message_is_the_documented_one():
+    columns = ScoreColumns(np.array([0.11, 0.93], F32), ["ok", "worn"])
+    raw = encode(
+        model="pump-anomaly", release=7, stream="pump", epoch=3, seq=1200, keys=["p1", "p2"],
+        times=np.array([1732180000.0, 1732180000.2]), columns=columns,
+    )  # fmt: skip
+    assert raw == (
+        b'{"schema":1,"model":"pump-anomaly","release":7,"stream":"pump","epoch":3,"seq":1200,'
+        b'"key":["p1","p2"],"time":[1732180000.0,1732180000.2],"score":[0.11,0.93],'
+        b'"label":["ok","worn"]}'
+    )
+
+
+def test_what_is_not_finite_is_null_and_alarms_come_with_a_threshold():
+    score = np.array([[0.1, math.nan], [math.inf, 1.0], [2.0, 3.0]])[:, ::-1]
+    raw = encode(
+        model="m", release=1, stream="s", epoch=1, seq=1, keys=["", "é", "k"],
+        times=np.zeros(6)[::2], columns=ScoreColumns(score, None, [False, True, True]),
+        supersedes={"release": 2, "seq": [1, 3]},
+    )  # fmt: skip
+    document = json.loads(raw)
+    assert document["score"] == [[None, 0.1], [1.0, None], [3.0, 2.0]]
+    assert document["alarm"] == [False, True, True]
+    assert document["supersedes"] == {"release": 2, "seq": [1, 3]}
+    assert document["key"] == ["", "é", "k"]
+    assert "label" not in document
