@@ -239,6 +239,7 @@ class MqttSource(Source):
             for head, body in others:
                 client.feed(head, body)
             if found.payloads and not self._answered:
+                found.clear()
                 raise MalformedError("the broker sent messages before it let us in")
             data = data[taken:]
             if not taken or len(data) < self._need:

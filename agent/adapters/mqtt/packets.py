@@ -38,6 +38,12 @@ class Scan:
     others: list[tuple[int, bytes]] = field(default_factory=list)
     with_mid: int = 0
 
+    def clear(self) -> None:
+        """Forget all that was found."""
+        for column in (self.topics, self.payloads, self.mids, self.odd, self.others):
+            column.clear()
+        self.with_mid = 0
+
 
 def scan(data: bytes, into: Scan, *, is_v5: bool, packet_bytes_max: int) -> tuple[int, int]:
     """Add the whole packets at the start of `data` to `into`.
