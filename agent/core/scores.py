@@ -43,7 +43,7 @@ def extract(output: Output, names: Sequence[str], outputs: Sequence[Array], n: i
     alarm = None
     if output.score.threshold is not None:
         with np.errstate(invalid="ignore"):
-            above = score >= score.dtype.type(output.score.threshold)
+            above = score >= output.score.threshold  # compared as float32 if the score is
         alarm = [bool(np.any(row)) for row in above] if above.ndim > 1 else above.tolist()
     return ScoreColumns(score, label, alarm)
 

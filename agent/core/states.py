@@ -119,7 +119,7 @@ class States:
 
 
 def waves(keys: NDArray[np.int32]) -> list[NDArray[np.intp]]:
-    """Row numbers in waves: no key twice in one, each key's rows in order, all rows covered."""
+    """All row numbers, in waves: no key twice in one, each in order of arrival."""
     if not len(keys):
         return []
     groups = Groups(keys)

@@ -124,7 +124,10 @@ class Windower:
         if isinstance(self._bounds, Timed | Sessions):
             closings = self._bounds.silent(self._arrived, now, self._tails.count)
             if len(closings.keys):
-                parts.append(self._closed(closings, self._tails.gather(closings)))
+                readings = self._tails.cover(closings)
+                self.pending -= readings
+                gathered = self._tails.gather(closings)
+                parts.append(Spans(closings.keys, closings.times, gathered, readings))
                 if isinstance(self._bounds, Timed):
                     keys = np.unique(closings.keys)
                     self._lateness.raise_floor(keys, self._bounds.floor(keys))
@@ -183,31 +186,17 @@ class Windower:
             return Spans(rows.keys, rows.times, self._tails.nothing)
         groups = Groups(rows.keys)
         times, values = rows.times[groups.order], rows.values[groups.order]
-        arrival = groups.order
         closings, keep = bounds.push(groups, times, self._tails.count[groups.keys])
+        readings = self._tails.cover(closings)
         expired = 0
         kept = groups
         if keep is not None and not keep.all():
             expired = len(rows) - int(np.count_nonzero(keep))
             kept, times, values = Groups(groups.keys[keep]), times[keep], values[keep]
+        self.pending -= readings + expired
+        closings = closings.in_order(groups.order)
         gathered = self._tails.append(kept, values, microseconds(times), closings)
-        self.pending -= expired
-        spans = self._closed(closings, gathered, arrival)
-        spans.expired = expired
-        return spans
-
-    def _closed(
-        self, closings: Closings, values: Array, arrival: NDArray[np.intp] | None = None
-    ) -> Spans:
-        readings = self._tails.cover(closings)
-        self.pending -= readings
-        keys, times = closings.keys, closings.times
-        if arrival is not None and len(keys) > 1:
-            completed = 2 * arrival[closings.row] + closings.after
-            if (completed[1:] < completed[:-1]).any():
-                order = np.argsort(completed, kind="stable")
-                keys, times, values = keys[order], times[order], values[order]
-        return Spans(keys, times, values, readings)
+        return Spans(closings.keys, closings.times, gathered, readings, {}, expired)
 
     def _grow(self, keys: int) -> None:
         if keys > len(self._arrived):

@@ -102,3 +102,8 @@ def test_waves_hold_no_key_twice_keep_each_keys_order_and_cover_all(numbers):
         mine = [i for i in rows if numbers[i] == key]
         assert mine == sorted(mine)
     assert len(parts) == max((numbers.count(k) for k in numbers), default=0)
+
+
+def test_a_wave_has_its_rows_in_order_of_arrival():
+    for wave in waves(np.random.default_rng(1).integers(0, 90, 900).astype(np.int32)):
+        assert wave.tolist() == sorted(wave.tolist())

@@ -42,6 +42,22 @@ class Closings:
     times: NDArray[np.float64]
     since: NDArray[np.int64] | None = None
 
+    def in_order(self, arrival: Index) -> "Closings":
+        """As they closed, if row i of the groups' order is the `arrival[i]`-th that came."""
+        closed = 2 * arrival[self.row] + self.after
+        if not (closed[1:] < closed[:-1]).any():
+            return self
+        order = np.argsort(closed, kind="stable")
+        return Closings(
+            self.row[order],
+            self.after[order],
+            self.keys[order],
+            self.ends[order],
+            self.sizes[order],
+            self.times[order],
+            None if self.since is None else self.since[order],
+        )
+
 
 class Tails:
     """Per key the newest `length` readings of `features` values; with their times in µs if asked.
@@ -78,7 +94,7 @@ class Tails:
             self.covered = grown(self.covered, keys)
 
     def cover(self, closings: Closings) -> int:
-        """The spans of `closings` hold what was kept: how many readings no span held before."""
+        """How many readings the spans of `closings`, by key, hold that none held before."""
         keys = closings.keys
         if not len(keys):
             return 0
