@@ -23,6 +23,7 @@ from agent.core.formats.records import Picker, RejectError, object_of, told
 
 _DIGITS_MAX = 310  # an integer with more is beyond every float
 _BLANK = b" \t\r\n"
+_PROVED_AT_ONCE = 32  # where a whole batch cannot be proved
 _REFUSALS = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
@@ -48,13 +49,6 @@ class _Units:
         self.rows += rows
         self.sizes.append(len(rows))
         self.origin.append(number)
-
-    def slice(self, start: int, end: int) -> "_Units":
-        """The texts from `start` to `end`."""
-        first = sum(self.sizes[:start])
-        sizes = self.sizes[start:end]
-        rows = self.rows[first : first + sum(sizes)]
-        return _Units(self.texts[start:end], rows, sizes, self.origin[start:end])
 
     def origin_of_rows(self) -> Sequence[int]:
         """For each row the number of its payload."""
@@ -158,30 +152,37 @@ class JsonReader:
         tally.reject(reason, sentence)
 
     def _singles(self, shape: Shape, units: _Units, tally: Tally) -> _Units:
-        """What of `units` has no wanted member twice, narrowed down by halves."""
-        if not units.rows or self._proof.holds(units.texts, Table(shape, units.rows)):
-            return units
+        """What of `units` has no wanted member twice; where a few cannot be proved, one by one."""
+        single = self._apart(units)
         kept = _Units()
-        if len(units.texts) > 1:
-            middle = len(units.texts) // 2
-            for half in (units.slice(0, middle), units.slice(middle, len(units.texts))):
-                good = self._singles(shape, half, tally)
-                kept.texts += good.texts
-                kept.rows += good.rows
-                kept.sizes += good.sizes
-                kept.origin += good.origin
-            return kept
-        text = units.texts[0]
-        if text.lstrip(_BLANK)[:1] == b"[":
-            parts = [bytes(part) for part in self._parts.decode(text)]
-            kept.add(parts, units.rows, units.origin * len(parts))
-            return self._singles(shape, kept, tally) if parts else units
-        try:
-            self._picker.row(load(text))
-        except RejectError as rejected:
-            tally.reject(rejected.reason, str(rejected))
-            return kept
-        return units
+        for start in range(0, len(single.texts), _PROVED_AT_ONCE):
+            some = slice(start, start + _PROVED_AT_ONCE)
+            texts, rows, origin = single.texts[some], single.rows[some], single.origin[some]
+            if self._proof.holds(texts, Table(shape, rows)):
+                kept.add(texts, rows, origin)
+                continue
+            for text, row, number in zip(texts, rows, origin, strict=True):
+                try:
+                    self._picker.row(load(text))
+                except RejectError as rejected:
+                    tally.reject(rejected.reason, str(rejected))
+                else:
+                    kept.add([text], [row], [number])
+        return kept
+
+    def _apart(self, units: _Units) -> _Units:
+        """The same rows, each with a text of its own."""
+        if not any(text.lstrip(_BLANK)[:1] == b"[" for text in units.texts):
+            return units
+        apart, first = _Units(), 0
+        for text, size, number in zip(units.texts, units.sizes, units.origin, strict=True):
+            rows = units.rows[first : first + size]
+            first += size
+            texts = [text]
+            if text.lstrip(_BLANK)[:1] == b"[":
+                texts = [bytes(part) for part in self._parts.decode(text)]
+            apart.add(texts, rows, [number] * size)
+        return apart
 
     def _read_plainly(
         self, documents: Sequence[bytes], origin: Sequence[int], tally: Tally
