@@ -13,3 +13,5 @@ The house, from the ground floor up (each may import only what is below it):
 """
 
 __version__ = "0.1.0"
+
+__built__ = 1_795_219_200.0  # seconds since 1970, of this release: no clock before it is believed

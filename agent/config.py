@@ -60,7 +60,9 @@ class Mqtt(_Section):
             return url
         parts = urlsplit(url)
         if parts.scheme not in ("mqtt", "mqtts", "ws", "wss") or not parts.hostname:
-            msg = f"{url!r} is no broker; write mqtt://host:1883, mqtts://, ws://, wss:// or embedded"
+            msg = (
+                f"{url!r} is no broker; write mqtt://host:1883, mqtts://, ws://, wss:// or embedded"
+            )
             raise ValueError(msg)
         if parts.password:
             msg = "a password does not belong in the URL; put it in a file and name it in password_file"
@@ -84,6 +86,8 @@ class StoreSection(_Section):
 class Repository(_Section):
     url: str = "mqtt:"
     root_file: str = ""
+    trust: Literal["tuf", "none"] = "tuf"  # none: unsigned packages are installed, and shown
+    ca_file: str = ""  # of an https repository, where the system does not know its CA
 
     @field_validator("url")
     @classmethod
@@ -91,7 +95,11 @@ class Repository(_Section):
         if not re.match(r"^(mqtt:$|https?://|file:/)", url):
             msg = f"{url!r} is no repository; write mqtt:, https://… or file:///…"
             raise ValueError(msg)
-        if url.startswith("http://") and urlsplit(url).hostname not in ("127.0.0.1", "localhost", "::1"):
+        if url.startswith("http://") and urlsplit(url).hostname not in (
+            "127.0.0.1",
+            "localhost",
+            "::1",
+        ):
             msg = "a repository on another machine is read over https://, not http://"
             raise ValueError(msg)
         return url

@@ -60,7 +60,6 @@ class Source(Protocol):
     """
 
     name: str
-    streams: Sequence[str]  # the streams it feeds
 
     def fileno(self) -> int | None:
         """What to select on for reading; None while there is nothing to select on (not connected)."""
@@ -200,9 +199,7 @@ class Session(Protocol):
 class Engine(Protocol):
     """Loads versions.  `load` may take minutes and is never called on the lane's thread."""
 
-    def load(
-        self, ref: ModelRef, folder: Path, manifest: Manifest, *, background: bool
-    ) -> Session:
+    def load(self, ref: ModelRef, folder: Path, manifest: Manifest, *, background: bool) -> Session:
         """A session on the first provider of `manifest.runtime.providers` that works.
 
         `background`: load at the lowest scheduling class until `serve`.
@@ -273,9 +270,7 @@ class Fetcher(Protocol):
         """The repository's metadata files by name.  Raises UnavailableError."""
         ...
 
-    async def fetch(
-        self, file: FileEntry, into: Partial, progress: Callable[[int], None]
-    ) -> None:
+    async def fetch(self, file: FileEntry, into: Partial, progress: Callable[[int], None]) -> None:
         """Fill the holes of `into`; `progress` is told of bytes as they come.
 
         Raises:

@@ -26,7 +26,17 @@ from agent.core.names import FILE_PATTERN, ID_PATTERN
 MANIFEST_BYTES_MAX = 256 * 1024
 FEATURES_MAX = 4096
 WINDOW_READINGS_MAX = 1_000_000
-PROVIDERS = ("tensorrt", "cuda", "directml", "openvino", "coreml", "qnn", "migraphx", "xnnpack", "cpu")
+PROVIDERS = (
+    "tensorrt",
+    "cuda",
+    "directml",
+    "openvino",
+    "coreml",
+    "qnn",
+    "migraphx",
+    "xnnpack",
+    "cpu",
+)
 
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)$")
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -302,7 +312,11 @@ class Manifest(_Part):
     @classmethod
     def _layout_in_input(cls, raw: object) -> object:
         """`[input] layout = "columns"` is how authors write it; it is no tensor."""
-        if isinstance(raw, dict) and isinstance(raw.get("input"), dict) and "layout" in raw["input"]:
+        if (
+            isinstance(raw, dict)
+            and isinstance(raw.get("input"), dict)
+            and "layout" in raw["input"]
+        ):
             tensors = {k: v for k, v in raw["input"].items() if k != "layout"}
             return {**raw, "layout": raw["input"]["layout"], "input": tensors or None}
         return raw
@@ -312,7 +326,9 @@ class Manifest(_Part):
         for tensor, spec in (self.input or {}).items():
             for feature in spec.features or ():
                 if feature not in self.features.names:
-                    msg = f"input {tensor} wants the feature {feature!r}, which features.names lacks"
+                    msg = (
+                        f"input {tensor} wants the feature {feature!r}, which features.names lacks"
+                    )
                     raise ValueError(msg)
         if self.layout == "columns" and self.window is not None:
             msg = "layout 'columns' has one scalar tensor per feature and takes no window"

@@ -7,7 +7,9 @@ from typing import NewType
 Digest = NewType("Digest", str)  # "sha256:<64 hex>"
 
 ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"  # interface.md §1: device, group, model, stream
-FILE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"  # packages are flat: no separators, no dots first
+FILE_PATTERN = (
+    r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"  # packages are flat: no separators, no dots first
+)
 _ID = re.compile(ID_PATTERN)
 _DIGEST = re.compile(r"^sha256:[0-9a-f]{64}$")
 

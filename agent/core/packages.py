@@ -53,9 +53,7 @@ class Package:
 
 def digest_of(name: str, files: Iterable[FileEntry]) -> Digest:
     """The digest that pins every file of a version of `name`."""
-    listing = [
-        [f.path, f.size, f.sha256] for f in sorted(files, key=lambda f: f.path)
-    ]
+    listing = [[f.path, f.size, f.sha256] for f in sorted(files, key=lambda f: f.path)]
     canonical = json.dumps([name, listing], separators=(",", ":"), ensure_ascii=True)
     return Digest(f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}")
 
@@ -84,7 +82,9 @@ def read(document: Mapping[str, Any]) -> Package:
     if not isinstance(name, str) or not is_id(name):
         raise RefusedError(f"the metadata names a model {name!r}, which is no model name")
     if not isinstance(release, int) or isinstance(release, bool) or not 0 <= release < 2**53:
-        raise RefusedError(f"the metadata of {name} has the release {release!r}, which is no number")
+        raise RefusedError(
+            f"the metadata of {name} has the release {release!r}, which is no number"
+        )
     raw = document.get("files")
     if not isinstance(raw, list) or not 0 < len(raw) <= FILES_MAX:
         raise RefusedError(f"the metadata of {name}:{release} lists no files, or too many")
@@ -112,7 +112,9 @@ def _file(name: str, entry: object) -> FileEntry:
         raise RefusedError(f"the metadata of {name} lists a file that is no table")
     path, size, sha256 = entry.get("path"), entry.get("size"), entry.get("sha256")
     if not isinstance(path, str) or _FILE.fullmatch(path) is None:
-        raise RefusedError(f"the metadata of {name} lists the file {path!r}; names are flat and plain")
+        raise RefusedError(
+            f"the metadata of {name} lists the file {path!r}; names are flat and plain"
+        )
     if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= FILE_BYTES_MAX:
         raise RefusedError(f"the metadata of {name} gives {path} the size {size!r}")
     if not isinstance(sha256, str) or not is_digest(sha256):

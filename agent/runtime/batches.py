@@ -1,17 +1,14 @@
-"""Rows waiting for a batch, and batches waiting for an answer: nothing in flight is ever forgotten.
-
-A Chunk is what one block gave; a Job is what one run takes.  Both keep their readings until their
-scores are out, so that a lost worker or a taken-back version costs time and nothing else.
-"""
+"""Rows waiting for a batch: what one block gave, cut and joined into what one run takes."""
 
 from collections import deque
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.ports import Answer
+from agent.core.scores import ScoreColumns
 from agent.runtime.holds import Hold
 from agent.runtime.seats import Seat
 
@@ -30,25 +27,10 @@ class Chunk:
     readings: int
     arrived: float  # monotonic, of the oldest reading in it
     holds: list[Hold]
+    asked: Future[ScoreColumns] | None = None  # a question: answered, and not counted
 
     def __len__(self) -> int:
         return len(self.keys)
-
-
-@dataclass(slots=True, eq=False)
-class Job:
-    """One batch on its way through a session."""
-
-    number: int
-    chunk: Chunk
-    sent: float = 0.0  # monotonic; 0: not with a worker
-    tries: int = 0
-    answer: Answer | None = None
-
-    @property
-    def out(self) -> bool:
-        """Whether a worker has it."""
-        return self.sent > 0.0 and self.answer is None
 
 
 @dataclass(slots=True)

@@ -83,7 +83,7 @@ class Healer:
                 self._stopping.wait(delay_s)
             else:
                 logger.info("worker revived", model=str(seat.ref))
-                self._lane.call(lambda: scoring.revived(seat))
+                self._lane.call(seat.revived)
                 self._changed()
                 return
         self._condemned(scoring.model, seat.ref, f"its worker cannot be brought back: {why}")

@@ -11,7 +11,7 @@ import selectors
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from typing import TypeVar
 
@@ -38,7 +38,7 @@ class Lane:
         self.beat = clock.monotonic()  # of the last turn: who reads it sees whether we live
         self._clock = clock
         self._outbox = outbox
-        self._sources: list[Source] = []
+        self.sources: dict[Source, Sequence[str]] = {}  # and the streams each feeds
         self._registered: dict[int, tuple[object, int]] = {}
         self._selector = selectors.DefaultSelector()
         self._requests: deque[Callable[[], None]] = deque()
@@ -46,7 +46,6 @@ class Lane:
         self._wake_reader.setblocking(False)
         self._wake_writer.setblocking(False)
         self._ticks: dict[Source, float] = {}
-        self._events: list[Record] = []
         self._waiting: deque[tuple[int, list[Hold]]] = deque()  # ticket -> holds it settles
         self._stopping = False
         self._failed: BaseException | None = None
@@ -91,14 +90,10 @@ class Lane:
 
     # ---- on the lane's thread, or before it starts ----
 
-    def add_source(self, source: Source) -> None:
-        """Read `source` from now on."""
-        self._sources.append(source)
+    def add_source(self, source: Source, streams: Sequence[str]) -> None:
+        """Read `source`, which feeds `streams`, from now on."""
+        self.sources[source] = streams
         self._ticks[source] = self._clock.monotonic()
-
-    def event(self, record: Record) -> None:
-        """Put an event into the next entry."""
-        self._events.append(record)
 
     def scorings(self) -> Iterable[Scoring]:
         """Every model on every stream."""
@@ -148,7 +143,7 @@ class Lane:
         self._settle()
 
     def _read(self, readable: set[int], now: float, wall: float) -> None:
-        for source in self._sources:
+        for source in self.sources:
             if now >= self._ticks[source]:
                 self._ticks[source] = source.tick(now)
             if id(source) in readable and not self._closed(source):
@@ -161,15 +156,14 @@ class Lane:
         for scoring in self.scorings():
             for seat in scoring.seats():
                 if id(seat) in readable and not seat.lost:
-                    scoring.collect(seat)
+                    scoring.jobs.collect(seat)
             records += scoring.emit(now, wall)
             scoring.due(now, wall)
-            scoring.hung(now)
+            scoring.jobs.hung(now)
             scoring.pump(now)
         return records
 
     def _commit(self, records: list[Record]) -> None:
-        events, self._events = self._events, []
         accounts = {}
         for scoring in self.scorings():
             if scoring.dirty:
@@ -183,8 +177,8 @@ class Lane:
             new = [hold.burst.mark for hold in settled if hold.burst.mark is not None]
             if new:
                 marks[name] = new[-1]
-        if records or events or accounts or marks or holds:
-            ticket = self._outbox.add(Entry([*events, *records], accounts, marks))
+        if records or accounts or marks or holds:
+            ticket = self._outbox.add(Entry(records, accounts, marks))
             self._waiting.append((ticket, holds))
 
     def _settle(self) -> None:
@@ -203,12 +197,12 @@ class Lane:
     def _closed(self, source: Source) -> bool:
         if len(self._waiting) > UNCOMMITTED_MAX:
             return True
-        return any(self.intakes[name].closed for name in source.streams if name in self.intakes)
+        return any(self.intakes[name].closed for name in self.sources[source])
 
     def _register(self) -> None:
         """Tell the selector what there is to wait for; descriptors come and go with connections."""
         wanted: dict[int, tuple[object, int]] = {}
-        for source in self._sources:
+        for source in self.sources:
             if (descriptor := source.fileno()) is not None:
                 mask = 0 if self._closed(source) else selectors.EVENT_READ
                 if source.wants_write():
@@ -234,13 +228,13 @@ class Lane:
         dues = [*self._ticks.values()]
         wall = self._clock.wall()
         for scoring in self.scorings():
-            dues += [due for due in (scoring.ripe, scoring.next_hang()) if due is not None]
+            dues += [due for due in (scoring.ripe, scoring.jobs.next_hang()) if due is not None]
             if (due := scoring.next_due()) is not None:
                 dues.append(now + max(0.0, due - wall))
         return min(dues, default=now + TURN_S_MAX)
 
     def _close_sources(self) -> None:
-        for source in self._sources:
+        for source in self.sources:
             self._ticks.pop(source)
             source.close()
-        self._sources.clear()
+        self.sources.clear()

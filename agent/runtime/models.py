@@ -36,7 +36,6 @@ class Model:
     driver: Driver
     works: Works
     scoring: Scoring
-    redelivered: bool
     receipt: SwapTrace | None = None
     trouble: str = ""  # why its active version could not be loaded
 
@@ -57,6 +56,7 @@ class World:
     run_s_max: float
     receipt_s: float
     receipt: Callable[[str, SwapTrace], None]
+    degraded: Callable[[str, str], None]
     changed: Callable[[], None]
 
 
@@ -69,6 +69,17 @@ class Models:
         self._world = world
         self._tasks = tasks
         self._loop = asyncio.get_running_loop()
+
+    async def reopen(self) -> None:
+        """After a start: every model that was there when the agent last ran, network or not."""
+        journal = self._world.journal
+        for name in await asyncio.to_thread(journal.models):
+            stream = await asyncio.to_thread(journal.load_document, f"stream:{name}")
+            if stream is not None:
+                try:
+                    await self.open(name, stream.decode())
+                except RefusedError as error:
+                    logger.warning("model left alone", model=name, why=str(error))
 
     async def open(self, name: str, stream: str) -> Model:
         """The row of `name`, made and restored from the journal if it was not there.
@@ -96,6 +107,7 @@ class Models:
             world.clock,
             rollout=lambda: driver.now,
             receipt=lambda trace: self._receipt(name, trace),
+            degraded=lambda why: world.degraded(name, why),
             changed=world.changed,
             receipt_s=world.receipt_s,
         )
@@ -107,9 +119,9 @@ class Models:
             changed=world.changed,
             random=world.random,
         )
-        redelivered = self._is_redelivered(intake)
-        model = self.rows[name] = Model(name, stream, driver, works, scoring, redelivered)
+        model = self.rows[name] = Model(name, stream, driver, works, scoring)
         await driver.load()
+        await asyncio.to_thread(world.journal.save_document, f"stream:{name}", stream.encode())
         self._tasks.create_task(self._run(model), name=f"model {name}")
         return model
 
@@ -119,7 +131,7 @@ class Models:
         raw = stored.get((stream, name))
         account = Account()
         if raw is not None:
-            account = Account.restored(raw, redelivered=self._is_redelivered(intake))
+            account = Account.restored(raw, redelivered=intake.redelivered)
         scoring = Scoring(
             model=name,
             stream=stream,
@@ -140,9 +152,6 @@ class Models:
 
         await asyncio.wrap_future(world.lane.call(join))
         return scoring
-
-    def _is_redelivered(self, intake: Intake) -> bool:
-        return intake.redelivered
 
     async def _run(self, model: Model) -> None:
         """Score again first; then whatever the rollout was about."""

@@ -28,7 +28,13 @@ class Room:
     """The sessions of one model on one stream.  All but `released` belong to the event loop."""
 
     def __init__(
-        self, lane: Lane, intake: Intake, scoring: Scoring, engine: Engine, store: Store, clock: Clock
+        self,
+        lane: Lane,
+        intake: Intake,
+        scoring: Scoring,
+        engine: Engine,
+        store: Store,
+        clock: Clock,
     ) -> None:
         """Made on the event loop it will belong to."""
         self._loop = asyncio.get_running_loop()

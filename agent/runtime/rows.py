@@ -1,11 +1,12 @@
 """An answer becomes score rows: evidence, numbers, account and record, in one step."""
 
+from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from agent.core.errors import UnfitError
-from agent.core.scores import encode, extract
+from agent.core.errors import RefusedError, UnfitError
+from agent.core.scores import ScoreColumns, encode, extract
 from agent.ports import Answer, Record
 from agent.runtime.batches import Chunk
 
@@ -18,16 +19,21 @@ def score_rows(
 ) -> tuple[Record | None, str]:
     """The record of one batch, numbered and counted; or None and why there are no scores.
 
+    A question is answered here and gives neither.
+
     `now` is monotonic and `wall` in seconds since 1970, of the moment the answer is taken.
     """
     seat, rows = chunk.seat, len(chunk)
     if answer.error:
-        return None, answer.error
+        return None, answer.error if chunk.asked is None else refuse(chunk.asked, answer.error)
     names = [spec.name for spec in seat.session.outputs]
     try:
         columns = extract(seat.manifest.output, names, answer.outputs, rows)
     except UnfitError as error:
-        return None, str(error)
+        return None, str(error) if chunk.asked is None else refuse(chunk.asked, str(error))
+    if chunk.asked is not None:
+        chunk.asked.set_result(columns)
+        return None, ""
     bad = rows - int(np.isfinite(columns.score.reshape(rows, -1)).all(axis=1).sum())
     if bad:
         seat.evidence.errors += bad
@@ -64,3 +70,9 @@ def score_rows(
         first_seq=first,
     )
     return record, ""
+
+
+def refuse(asked: "Future[ScoreColumns]", why: str) -> str:
+    """Answer a question with its failure; nothing is left to count."""
+    asked.set_exception(RefusedError(why, 422))
+    return ""

@@ -4,25 +4,26 @@ All of it runs on the lane's thread and none of it waits.  Scores leave in the o
 came, across swaps too: what one version took in, it ends, unless it is taken away.
 """
 
-import itertools
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import Any
 
-import structlog
+import numpy as np
+from numpy.typing import NDArray
 
 from agent.core.blocks import Block, Keys
 from agent.core.evidence import Recent
+from agent.core.scores import ScoreColumns
 from agent.core.windows import Spans
-from agent.ports import Answer, Record, WorkerLostError
+from agent.ports import Record
 from agent.runtime.accounts import Account
-from agent.runtime.batches import Chunk, Job, Waiting
+from agent.runtime.batches import Chunk, Waiting
 from agent.runtime.holds import Hold
+from agent.runtime.jobs import Jobs
 from agent.runtime.receipts import SwapTrace
 from agent.runtime.rows import score_rows
 from agent.runtime.seats import Seat, Slot
-
-logger = structlog.get_logger(__name__)
 
 ROWS_WAITING_MAX = 65_536  # past this the stream is not read until batches have gone out
 
@@ -57,12 +58,16 @@ class Scoring:
     restoring: bool = False  # its version is being loaded: what comes is left with the source
     ripe: float | None = None  # when the waiting rows go out even as a small batch
     slot: Slot = field(init=False)
+    jobs: Jobs = field(init=False)
     _waiting: Waiting = field(default_factory=Waiting)
-    _jobs: deque[Job] = field(default_factory=deque)
-    _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def __post_init__(self) -> None:
-        self.slot = Slot(self.released)
+        self.slot = Slot(lambda seat: self.released(seat))
+        self.jobs = Jobs(
+            run_s_max=self.limits.run_s_max,
+            tries_max=self.limits.tries_max,
+            lost=lambda seat, why: self.lost(self, seat, why),
+        )
 
     # ---- control, at a batch boundary ----
 
@@ -95,27 +100,26 @@ class Scoring:
     def take_from(self, bad: Seat, good: Seat | None) -> None:
         """`bad` will answer no more: what it has goes to `good`, or is rejected where that makes
         other windows."""
-        fits = good is not None and good is not bad and good.like(bad)
-        chunks = [c for c in self._waiting.chunks if c.seat is bad]
-        jobs = [j for j in self._jobs if j.chunk.seat is bad and j.answer is None]
-        bad.jobs_out = 0
-        for job in jobs:
-            job.sent, job.tries = 0.0, 0
-            if not fits:
-                job.answer = Answer(job.number, (), 0.0, "its version was taken away")
-        for chunk in [*chunks, *(job.chunk for job in jobs)]:
-            if fits and good is not None:
-                self.slot.lease(good)
-                chunk.seat = good
-                self.slot.release(bad)
-            elif chunk in chunks:
+        heir = good if good is not None and good is not bad and good.like(bad) else None
+        leases = bad.leases
+        self.jobs.give(bad, heir)
+        for chunk in [c for c in self._waiting.chunks if c.seat is bad]:
+            if heir is not None:
+                self.slot.lease(heir)
+                chunk.seat = heir
+            else:
                 self._waiting.remove(chunk)
                 self._give_up(chunk, "rolled_back")
-                self.slot.release(bad)
+        kept = sum(seat is bad for seat in self._leased())
+        for _ in range(leases - kept):
+            self.slot.release(bad)
+
+    def _leased(self) -> list[Seat]:
+        return [c.seat for c in self._waiting.chunks] + [c.seat for c in self.jobs.chunks()]
 
     def seats(self) -> set[Seat]:
         """Every seat that something here still needs."""
-        seats = {job.chunk.seat for job in self._jobs} | {c.seat for c in self._waiting.chunks}
+        seats = set(self._leased())
         if self.slot.seat is not None:
             seats.add(self.slot.seat)
         return seats
@@ -166,12 +170,11 @@ class Scoring:
     def pump(self, now: float) -> None:
         """Send what may be sent."""
         self.ripe = None
-        for job in self._jobs:  # what a lost worker left behind goes first
-            if not job.sent and job.answer is None and not self._send(job, now):
-                return
+        if not self.jobs.resend(now):
+            return
         while chunks := self._waiting.chunks:
             seat = chunks[0].seat
-            if not self._may_send(seat):
+            if not self.jobs.may_send(seat):
                 return
             if self._waiting.rows < self.limits.rows_max:
                 ripe = chunks[0].arrived + self.limits.wait_s
@@ -180,63 +183,33 @@ class Scoring:
                     return
             chunk, leases = self._waiting.next(self.limits.rows_max)
             seat.leases += leases
-            job = Job(next(self._numbers), chunk)
-            self._jobs.append(job)
-            if not self._send(job, now):
+            if not self.jobs.add(chunk, now):
                 return
 
-    def _may_send(self, seat: Seat) -> bool:
-        return not seat.lost and seat.jobs_out < seat.jobs_max
-
-    def _send(self, job: Job, now: float) -> bool:
-        seat = job.chunk.seat
-        if not self._may_send(seat):
-            return False
-        states = seat.states.gather(job.chunk.keys) if seat.states is not None else None
-        inputs = seat.assembler.assemble(job.chunk.values, states)
-        try:
-            seat.session.submit(job.number, inputs)
-        except WorkerLostError as error:
-            self.worker_lost(seat, str(error))
-            return False
-        job.sent = now
-        job.tries += 1
-        seat.jobs_out += 1
-        return True
+    def question(self, seat: Seat, values: NDArray[Any], now: float) -> "Future[ScoreColumns]":
+        """Have `values` [n, F] scored and not counted; the future is set on the lane's thread."""
+        n, asked = len(values), Future[ScoreColumns]()
+        keys, times = np.zeros(n, np.int32), np.zeros(n)
+        self.slot.lease(seat)
+        self.jobs.add(Chunk(seat, keys, times, values, 0, now, [], asked), now)
+        return asked
 
     # ---- scores back ----
-
-    def collect(self, seat: Seat) -> None:
-        """Take what the session of `seat` has answered."""
-        try:
-            answers = seat.session.collect()
-        except WorkerLostError as error:
-            self.worker_lost(seat, str(error))
-            return
-        for answer in answers:
-            for job in self._jobs:
-                if job.number == answer.job and job.out and job.chunk.seat is seat:
-                    job.answer = answer
-                    seat.jobs_out -= 1
-                    if seat.states is not None and not answer.error:
-                        seat.states.scatter(job.chunk.keys, seat.named(answer.outputs))
-                    break
 
     def emit(self, now: float, wall: float) -> list[Record]:
         """The records whose turn has come."""
         records = []
-        while self._jobs and (answer := self._jobs[0].answer) is not None:
-            job = self._jobs.popleft()
-            record, why = score_rows(self, job.chunk, answer, now, wall)
+        for chunk, answer in self.jobs.answered():
+            record, why = score_rows(self, chunk, answer, now, wall)
             if record is not None:
                 records.append(record)
-            else:
-                job.chunk.seat.evidence.errors += len(job.chunk)
-                job.chunk.seat.evidence.why = why
-                self._give_up(job.chunk, "run")
-            for hold in job.chunk.holds if record is not None else ():
-                hold.parts -= 1
-            self.slot.release(job.chunk.seat)
+                for hold in chunk.holds:
+                    hold.parts -= 1
+            elif why:
+                chunk.seat.evidence.errors += len(chunk)
+                chunk.seat.evidence.why = why
+                self._give_up(chunk, "run")
+            self.slot.release(chunk.seat)
         return records
 
     def _give_up(self, chunk: Chunk, reason: str) -> None:
@@ -247,54 +220,16 @@ class Scoring:
         for hold in chunk.holds:
             hold.parts -= 1
 
-    # ---- trouble ----
-
-    def hung(self, now: float) -> None:
-        """Kill a worker whose run takes longer than any run may."""
-        due = self.next_hang()
-        if due is not None and now >= due:
-            seat = next(job.chunk.seat for job in self._jobs if job.out)
-            logger.warning("a run hangs", model=str(seat.ref), after_s=self.limits.run_s_max)
-            seat.session.kill()
-
-    def next_hang(self) -> float | None:
-        """When the oldest run will have taken too long (monotonic)."""
-        for job in self._jobs:
-            if job.out:
-                return job.sent + self.limits.run_s_max
-        return None
+    # ---- what to wait for ----
 
     def next_due(self) -> float | None:
         """When silence will close a window (wall)."""
         return self.slot.seat.windower.next_due() if self.slot.seat is not None else None
 
-    def worker_lost(self, seat: Seat, why: str) -> None:
-        """Its jobs will be sent again, unless one of them keeps killing workers."""
-        if seat.lost:
-            return
-        seat.lost = True
-        seat.jobs_out = 0
-        seat.evidence.deaths += 1
-        for job in self._jobs:
-            if job.chunk.seat is seat and job.out:
-                job.sent = 0.0
-                if job.tries >= self.limits.tries_max:
-                    why_not = f"{why}; {job.tries} workers did not survive this batch"
-                    job.answer = Answer(job.number, (), 0.0, why_not)
-                break  # only the oldest was running
-        for job in self._jobs:
-            if job.chunk.seat is seat and job.out:
-                job.sent, job.tries = 0.0, job.tries - 1
-        self.lost(self, seat, why)
-
-    def revived(self, seat: Seat) -> None:
-        """A new worker holds the version of `seat`: go on."""
-        seat.lost = False
-
     @property
     def idle(self) -> bool:
         """Whether nothing is on its way."""
-        return not self._waiting.chunks and not self._jobs
+        return not self._waiting.chunks and not self.jobs
 
     @property
     def closed(self) -> bool:

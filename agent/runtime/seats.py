@@ -42,6 +42,10 @@ class Seat:
         """How many jobs may be out: one where each needs the state the one before it left."""
         return 1 if self.states is not None else self.session.jobs_max
 
+    def revived(self) -> None:
+        """A new worker holds its version: go on."""
+        self.lost = False
+
     def named(self, outputs: Sequence[Array]) -> dict[str, Array]:
         """Outputs of a run by name."""
         return dict(zip((spec.name for spec in self.session.outputs), outputs, strict=True))

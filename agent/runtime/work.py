@@ -19,6 +19,7 @@ from agent.core.wire import apply_bars
 from agent.ports import Clock, Fetcher, Store
 from agent.runtime.receipts import SwapTrace
 from agent.runtime.room import Room, read_manifest
+from agent.runtime.seats import Seat
 
 LOOK_S = 0.1  # between looks at the evidence
 
@@ -35,6 +36,7 @@ class Works:
         *,
         rollout: Callable[[], Rollout],
         receipt: Callable[[SwapTrace], None],
+        degraded: Callable[[str], None],
         changed: Callable[[], None],
         receipt_s: float,
     ) -> None:
@@ -49,6 +51,7 @@ class Works:
         self._clock = clock
         self._rollout = rollout
         self._receipt = receipt
+        self._degraded = degraded
         self._changed = changed
         self._receipt_s = receipt_s
         self._trace: SwapTrace | None = None
@@ -72,6 +75,7 @@ class Works:
         if rollout.active is not None:
             seat = await self.room.seat(rollout.active, background=False)
             await self.room.swap(seat, None)
+            self._tell_fallback(seat)
 
     async def fetch(self, ref: ModelRef) -> None:
         """Every file of the package, into the store's partials."""
@@ -132,6 +136,7 @@ class Works:
         seat.evidence = Evidence(before_p99_ms=latency.quantile(0.99))
         await self.room.swap(seat, self._trace)
         self.swaps += 1
+        self._tell_fallback(seat)
 
     async def probation(self, ref: ModelRef) -> None:
         """Watch it serve until it has shown enough, or too much."""
@@ -174,6 +179,10 @@ class Works:
         """Nothing scores this model's stream any more."""
         await self.room.swap(None, None)
 
+    def _tell_fallback(self, seat: Seat) -> None:
+        if seat.session.fallback:
+            self._degraded(seat.session.fallback)
+
     def _hand_receipt(self) -> None:
         if self._trace is not None and self._trace.swapped:
             self._trace.rss_after = self.room.rss_bytes()
@@ -187,5 +196,7 @@ class Works:
     def _package(self, ref: ModelRef) -> Package:
         package = self.packages.get(ref.digest)
         if package is None:
-            raise UnavailableError(f"the list of {ref}'s files has not come from the repository yet")
+            raise UnavailableError(
+                f"the list of {ref}'s files has not come from the repository yet"
+            )
         return package

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from agent.core.errors import UnavailableError
+from agent.core.errors import RefusedError, UnavailableError
 
 T = TypeVar("T")
 Job = Callable[[sqlite3.Connection], Any]
@@ -24,6 +24,15 @@ Order = tuple[Job, Future[Any] | None, Callable[[Any], None] | None]
 logger = structlog.get_logger(__name__)
 
 RETRY_S = 0.5  # between tries while the disk says no
+LOCK_S_MAX = 5.0  # for an agent that is just stopping
+PRAGMAS = (
+    "locking_mode=EXCLUSIVE",
+    "journal_mode=WAL",
+    "synchronous=FULL",
+    "wal_autocheckpoint=256",
+    "journal_size_limit=1048576",
+    "mmap_size=0",
+)
 SCHEMA_VERSION = 1
 SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
@@ -100,18 +109,23 @@ class Database:
             self._wake.notify()
 
     def _open(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
-        for pragma in (
-            "journal_mode=WAL",
-            "synchronous=FULL",
-            "wal_autocheckpoint=256",
-            "journal_size_limit=1048576",
-            "mmap_size=0",
-        ):
-            connection.execute(f"PRAGMA {pragma}").fetchall()
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version == 0:
-            connection.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
+        """Raises RefusedError where another agent has the file, UnavailableError on any other no."""
+        connection = sqlite3.connect(
+            self.path, timeout=LOCK_S_MAX, isolation_level=None, check_same_thread=False
+        )
+        try:
+            for pragma in PRAGMAS:
+                connection.execute(f"PRAGMA {pragma}").fetchall()
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            if version == 0:
+                script = f"BEGIN; {SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;"
+                connection.executescript(script)
+        except sqlite3.Error as error:
+            connection.close()
+            if "locked" in str(error):
+                why = f"another agent runs on {self.path.parent}; stop it, or set another store.dir"
+                raise RefusedError(why) from error
+            raise UnavailableError(f"{self.path}: {error}") from error
         return connection
 
     def _write(self) -> None:

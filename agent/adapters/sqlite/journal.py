@@ -27,7 +27,7 @@ class SqliteJournal:
         """Durable on return.  Raises UnavailableError if the disk said no."""
         body = msgspec.json.encode(rollout)
         self._database.call(
-            lambda c: c.execute("REPLACE INTO rollout VALUES (?, ?)", (model, body)) and None
+            lambda c: c.execute("REPLACE INTO rollout VALUES (?, ?)", (model, body)).rowcount
         )
 
     def models(self) -> Sequence[str]:
@@ -45,5 +45,5 @@ class SqliteJournal:
     def save_document(self, name: str, body: bytes) -> None:
         """Durable on return."""
         self._database.call(
-            lambda c: c.execute("REPLACE INTO document VALUES (?, ?)", (name, body)) and None
+            lambda c: c.execute("REPLACE INTO document VALUES (?, ?)", (name, body)).rowcount
         )

@@ -1,0 +1,141 @@
+"""Commands: few, never retained, answered once; the rest of control is desired and reported."""
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import structlog
+
+from agent.core.errors import RefusedError, UnavailableError
+from agent.core.rollout import Condemned, Forgiven
+from agent.core.topics import Topics
+from agent.core.wire import Command, answer, command_id, parse_command
+from agent.ports import Clock, Journal, Link, Message
+from agent.runtime.lane import Lane
+from agent.runtime.models import Model, Models
+from agent.runtime.questions import ask
+from agent.runtime.wishes import Wishes
+
+logger = structlog.get_logger(__name__)
+
+REMEMBERED_MAX = 256  # ids, so that a command that comes twice is done once
+ASK_S_MAX = 10.0
+
+
+class Commands:
+    """`state` gives the reported document."""
+
+    def __init__(
+        self,
+        models: Models,
+        wishes: Wishes,
+        lane: Lane,
+        link: Link,
+        journal: Journal,
+        clock: Clock,
+        topics: Topics,
+        state: Callable[[], Mapping[str, Any]],
+    ) -> None:
+        self._models = models
+        self._wishes = wishes
+        self._lane = lane
+        self._link = link
+        self._journal = journal
+        self._clock = clock
+        self._topics = topics
+        self._state = state
+        self._done: list[str] | None = None
+
+    async def take(self, name: str, message: Message) -> None:
+        """Do what `message` asks and answer it.  A retained command is ignored: it is stale."""
+        if message.retain:
+            logger.warning("retained command ignored", command=name)
+            return
+        ident = command_id(message.payload)
+        try:
+            command = parse_command(name, message.payload, self._clock.wall())
+            if await self._seen(command.id):
+                return
+            result = await self._do(command)
+            body = answer(command.id, **result)
+        except (RefusedError, UnavailableError) as error:
+            code = error.code if isinstance(error, RefusedError) else 503
+            logger.warning("command refused", command=name, why=str(error))
+            body = answer(ident, code=code, why=str(error))
+        topic = message.response_topic or (self._topics.answer(ident) if ident else None)
+        if topic is not None:
+            try:
+                await self._link.publish(topic, body, correlation=message.correlation)
+            except (UnavailableError, RefusedError) as error:
+                logger.warning("answer not delivered", command=name, why=str(error))
+
+    async def _seen(self, ident: str) -> bool:
+        if self._done is None:
+            raw = await asyncio.to_thread(self._journal.load_document, "commands")
+            self._done = json.loads(raw) if raw else []
+        if ident in self._done:
+            return True
+        self._done = [*self._done, ident][-REMEMBERED_MAX:]
+        await asyncio.to_thread(
+            self._journal.save_document, "commands", json.dumps(self._done).encode()
+        )
+        return False
+
+    async def _do(self, command: Command) -> dict[str, Any]:
+        args = command.args
+        match command.name:
+            case "ping":
+                return {"time": self._clock.wall()}
+            case "rollback":
+                return await self._rollback(self._model(args["model"]))
+            case "retry":
+                await self._model(args["model"]).driver.submit(Forgiven())
+                self._wishes.renew()
+                return {}
+            case "pause" | "resume":
+                return await self._pause(args["stream"], paused=command.name == "pause")
+            case "score":
+                return await self._score(self._model(args["model"]), args.get("inputs"))
+            case _:
+                return {"state": dict(self._state())}
+
+    def _model(self, name: str) -> Model:
+        model = self._models.rows.get(name)
+        if model is None:
+            raise RefusedError(f"this device has no model {name}", 404)
+        return model
+
+    async def _rollback(self, model: Model) -> dict[str, Any]:
+        now = model.driver.now
+        if now.candidate is not None:
+            bad = now.candidate
+        elif now.active is not None and now.previous is not None:
+            bad = now.active
+        else:
+            raise RefusedError(f"{model.name} has no known good version to go back to", 409)
+        to = now.previous if bad == now.active and now.candidate is None else now.known_good
+        await model.driver.submit(Condemned(bad, "rolled back by command"))
+        return {"from": bad.release, "to": to.release if to else None}
+
+    async def _pause(self, stream: str, *, paused: bool) -> dict[str, Any]:
+        intake = self._lane.intakes.get(stream)
+        if intake is None:
+            raise RefusedError(f"this device has no stream {stream}", 404)
+
+        def turn() -> None:
+            intake.paused = paused
+
+        await asyncio.wrap_future(self._lane.call(turn))
+        return {"stream": stream, "paused": paused}
+
+    async def _score(self, model: Model, inputs: object) -> dict[str, Any]:
+        asked = self._lane.call(lambda: ask(model.scoring, inputs, self._clock.monotonic()))
+        future = await asyncio.wrap_future(asked)
+        try:
+            columns = await asyncio.wait_for(asyncio.wrap_future(future), ASK_S_MAX)
+        except TimeoutError as error:
+            raise UnavailableError(f"{model.name} did not answer in {ASK_S_MAX:.0f} s") from error
+        score = [None if not np.all(np.isfinite(s)) else s for s in columns.score.tolist()]
+        return {"model": model.name, "score": score, "label": columns.label}

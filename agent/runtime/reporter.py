@@ -1,0 +1,273 @@
+"""Tells how the agent is: builds one HealthReport, gives it to every face, publishes it on change.
+
+Counts change with every reading and are no news; what a person would act on is.
+"""
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import psutil
+import structlog
+
+from agent import __version__
+from agent.core.errors import RefusedError, UnavailableError
+from agent.core.health import Counts, HealthReport, ModelHealth, StreamHealth, Version
+from agent.core.names import ModelRef
+from agent.core.rollout import Blame, Phase, Rollout
+from agent.core.topics import Topics
+from agent.ports import Clock, Engine, Faces, Link, Outbox
+from agent.runtime.lane import Lane
+from agent.runtime.models import Model, Models
+from agent.runtime.wishes import Wishes
+
+logger = structlog.get_logger(__name__)
+
+LOOK_S = 1.0
+SNAPSHOT_S_MAX = 4.0  # a lane that takes longer to answer is not live
+SETTLE_S = 0.05  # changes that come together are told together
+
+
+class Reporter:
+    """`report` is the last one built."""
+
+    def __init__(
+        self,
+        *,
+        device: str,
+        groups: Sequence[str],
+        topics: Topics,
+        models: Models,
+        wishes: Wishes,
+        lane: Lane,
+        engine: Engine,
+        outbox: Outbox,
+        link: Link,
+        faces: Faces,
+        clock: Clock,
+        interval_s: float,
+        trust: str,
+    ) -> None:
+        self.report = HealthReport(device)
+        self._device = device
+        self._groups = groups
+        self._topics = topics
+        self._models = models
+        self._wishes = wishes
+        self._lane = lane
+        self._engine = engine
+        self._outbox = outbox
+        self._link = link
+        self._faces = faces
+        self._clock = clock
+        self._interval_s = interval_s
+        self._trust = trust
+        self._loop = asyncio.get_running_loop()
+        self._changed = asyncio.Event()
+        self._started = clock.wall()
+        self._began = clock.monotonic()
+        self._providers = tuple(engine.providers())
+        self._versions = (engine.version(), engine.jail())
+        self._process = psutil.Process()
+
+    def changed(self) -> None:
+        """There is something new.  From any thread."""
+        self._loop.call_soon_threadsafe(self._changed.set)
+
+    async def run(self) -> None:
+        """Until cancelled: show every second, publish on change and each interval."""
+        told, told_at = "", float("-inf")
+        while True:
+            self.report = await self._build()
+            self._faces.show(self.report)
+            news = _news(self.report)
+            due = self._clock.monotonic() - told_at >= self._interval_s
+            if (news != told or due) and await self._publish():
+                told, told_at = news, self._clock.monotonic()
+            self._changed.clear()
+            try:
+                await asyncio.wait_for(self._changed.wait(), LOOK_S)
+                await asyncio.sleep(SETTLE_S)
+            except TimeoutError:
+                pass
+
+    async def _publish(self) -> bool:
+        body = json.dumps(self.report.document(), ensure_ascii=False, allow_nan=False).encode()
+        try:
+            await self._link.publish(self._topics.reported, body, retain=True)
+        except UnavailableError:
+            return False
+        except RefusedError as error:
+            logger.error("report refused by the broker", why=str(error))  # noqa: TRY400
+        return True
+
+    async def _build(self) -> HealthReport:
+        now = self._clock.monotonic()
+        try:
+            future = asyncio.wrap_future(self._lane.call(lambda: self._snapshot(now)))
+            counts, streams = await asyncio.wait_for(future, SNAPSHOT_S_MAX)
+            live, why = True, ""
+        except (TimeoutError, RuntimeError):
+            live, why = False, "the scoring lane does not answer"
+            counts = {}
+            streams = dict(self.report.streams)
+        models = {
+            name: self._model(model, counts.get(name)) for name, model in self._models.rows.items()
+        }
+        reasons = self._reasons(models, streams)
+        if not live:
+            reasons.insert(0, why)
+        return HealthReport(
+            device=self._device,
+            groups=self._groups,
+            revision=self._wishes.revision,
+            code=self._wishes.code,
+            why=self._wishes.why,
+            live=live,
+            ready=live and not reasons,
+            reasons=tuple(reasons),
+            version=__version__,
+            started=_iso(self._started),
+            uptime_s=now - self._began,
+            rss_bytes=self._process.memory_info().rss,
+            onnxruntime=self._versions[0],
+            providers=self._providers,
+            jail=self._versions[1],
+            trust=self._trust,
+            broker=self._link.trouble(),
+            models=models,
+            streams=streams,
+            outbox=self._outbox.depth(),
+        )
+
+    def _snapshot(
+        self, now: float
+    ) -> tuple[
+        dict[str, tuple[Counts, int, float, dict[str, float], bool]], dict[str, StreamHealth]
+    ]:
+        """On the lane's thread: what belongs to it, at one moment."""
+        trouble = {n: s.trouble() for s, names in self._lane.sources.items() for n in names}
+        models = {}
+        for scoring in self._lane.scorings():
+            latency = scoring.recent.whole(now)
+            quantiles = {"p50": latency.quantile(0.5), "p99": latency.quantile(0.99)}
+            account, seat = scoring.account, scoring.slot.seat
+            lost = seat is not None and seat.lost
+            models[scoring.model] = (
+                account.counts(),
+                account.next_seq,
+                account.last_score,
+                quantiles,
+                lost,
+            )
+        streams = {
+            name: intake.health(trouble.get(name, ""), _iso(intake.last_reading))
+            for name, intake in self._lane.intakes.items()
+        }
+        return models, streams
+
+    def _model(
+        self, model: Model, seen: tuple[Counts, int, float, dict[str, float], bool] | None
+    ) -> ModelHealth:
+        rollout, works = model.driver.now, model.works
+        counts, next_seq, last_score, latency, lost = seen or (Counts(), 0, 0.0, {}, False)
+        active = self._version(model, rollout.active)
+        refusal = self._wishes.refusals.get(model.name, "")
+        why = model.driver.weather or rollout.reason or refusal or model.trouble
+        return ModelHealth(
+            stream=model.stream,
+            state=_state(rollout, active, refusal, lost=lost),
+            phase=str(rollout.phase),
+            progress=works.progress if rollout.phase is not Phase.STEADY else 1.0,
+            why=why,
+            active=active,
+            known_good=self._version(model, rollout.known_good),
+            candidate=self._version(model, rollout.candidate),
+            quarantined=rollout.quarantined,
+            counts=counts,
+            next_seq=next_seq,
+            latency_ms=latency,
+            last_score=_iso(last_score),
+            rss_bytes=works.room.rss_bytes(),
+            swaps=works.swaps,
+            rollbacks=works.rollbacks,
+            deaths=sum(seat.evidence.deaths for seat in works.room.seats.values()),
+            receipt=model.receipt.document() if model.receipt is not None else {},
+        )
+
+    def _version(self, model: Model, ref: ModelRef | None) -> Version | None:
+        if ref is None:
+            return None
+        package = model.works.packages.get(ref.digest)
+        seat = model.works.room.seats.get(ref)
+        return Version(
+            ref.release,
+            ref.digest,
+            version=package.version if package is not None else "",
+            provider=seat.session.provider if seat is not None else "",
+            wanted=seat.session.wanted if seat is not None else "",
+        )
+
+    def _reasons(
+        self, models: Mapping[str, ModelHealth], streams: Mapping[str, StreamHealth]
+    ) -> list[str]:
+        """Why the agent is not ready, in sentences; none if it is."""
+        reasons = []
+        if not models:
+            reasons.append("no model is desired yet")
+        for name, model in models.items():
+            if model.active is None:
+                if model.phase != Phase.STEADY or model.why:
+                    reasons.append(f"{name} has no active version: {model.why or model.phase}")
+            elif not model.active.provider:
+                reasons.append(f"{name}:{model.active.release} is not loaded: {model.why}")
+            elif model.state == "Unhealthy" and not model.counts.balanced:
+                reasons.append(f"{name}: the account of its readings does not balance")
+            scoring = self._models.rows[name].scoring
+            if scoring.slot.seat is not None and scoring.slot.seat.lost:
+                reasons.append(f"{name}: its worker is gone and being brought back")
+        wanted = {model.stream for model in models.values()}
+        for name, stream in streams.items():
+            if stream.paused:
+                reasons.append(f"the stream {name} is paused")
+            elif stream.trouble and name in wanted:
+                reasons.append(f"the stream {name} gets no readings: {stream.trouble}")
+        return reasons
+
+
+def _state(rollout: Rollout, active: Version | None, refusal: str, *, lost: bool) -> str:
+    if rollout.phase is not Phase.STEADY:
+        return "Transitioning"
+    if active is None:
+        if rollout.blame is Blame.MISFIT:
+            return "Unschedulable"
+        return "Failed" if rollout.reason or refusal else "Transitioning"
+    if rollout.blame is Blame.MISFIT:
+        return "Unschedulable"
+    if lost or not active.provider or active.provider != active.wanted:
+        return "Unhealthy"
+    return "Healthy"
+
+
+def _news(report: HealthReport) -> str:
+    """The part of a report whose change is news."""
+    document: dict[str, Any] = report.document()
+    for part in ("uptime_s", "rss_mb"):
+        document["agent"].pop(part)
+    document.pop("outbox")
+    document.pop("streams")
+    for model in document["models"].values():
+        for part in ("counts", "latency_ms", "last_score", "rss_mb", "next_seq"):
+            model.pop(part)
+        model["progress"] = round(model["progress"], 1)
+    return json.dumps(document, sort_keys=True)
+
+
+def _iso(wall: float) -> str:
+    if not wall:
+        return ""
+    return (
+        datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    )

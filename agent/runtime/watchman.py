@@ -1,0 +1,77 @@
+"""Looks after the promises that nobody else looks after: gaps told, accounts balanced, lane alive."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from agent.core.health import HealthReport
+from agent.ports import Clock
+from agent.runtime.events import Events
+from agent.runtime.lane import Lane
+
+LOOK_S = 1.0
+BEAT_S_MAX = 60.0  # a lane silent for longer is stuck in native code, or we are
+
+
+class _Gappy(Protocol):
+    def take_gaps(self) -> Sequence[tuple[str, str, int, int]]: ...
+
+
+class Watchman:
+    """`report` gives the last health report."""
+
+    def __init__(
+        self,
+        lane: Lane,
+        outbox: _Gappy,
+        events: Events,
+        clock: Clock,
+        report: Callable[[], HealthReport],
+    ) -> None:
+        self._lane = lane
+        self._outbox = outbox
+        self._events = events
+        self._clock = clock
+        self._report = report
+        self._told: set[str] = set()
+
+    async def run(self) -> None:
+        """Until cancelled, or until the lane has failed: then the process has to end.
+
+        Raises:
+            RuntimeError: the lane is gone.
+        """
+        while True:
+            await asyncio.sleep(LOOK_S)
+            if self._lane.failed is not None:
+                msg = "the scoring lane has failed"
+                raise RuntimeError(msg) from self._lane.failed
+            if self._clock.monotonic() - self._lane.beat > BEAT_S_MAX:
+                msg = f"the scoring lane has not turned for {BEAT_S_MAX:.0f} s"
+                raise RuntimeError(msg)
+            self._gaps()
+            self._breaches()
+
+    def _gaps(self) -> None:
+        """Rows given up for want of room, as one event per model and run of numbers."""
+        spans: dict[tuple[str, str], list[int]] = {}
+        for stream, model, first, rows in self._outbox.take_gaps():
+            if not rows:
+                continue
+            span = spans.setdefault((stream, model), [first, first, 0])
+            span[0] = min(span[0], first)
+            span[1] = max(span[1], first + rows - 1)
+            span[2] += rows
+        for (stream, model), (first, last, rows) in spans.items():
+            why = f"the outbox was full: {rows} score rows were given up"
+            gap = {"stream": stream, "from_seq": first, "to_seq": last, "count": rows}
+            self._events.tell("gap", model, why, gap={**gap, "reason": "full"})
+
+    def _breaches(self) -> None:
+        for name, model in self._report().models.items():
+            if model.counts.balanced:
+                self._told.discard(name)
+            elif name not in self._told:
+                self._told.add(name)
+                counts = model.counts.document()
+                self._events.tell("breach", name, "the account does not balance", counts=counts)
