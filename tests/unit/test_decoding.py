@@ -337,6 +337,7 @@ def outcome(dec: Decoder, blocks: list[Block]) -> tuple[list[tuple], Counter]:
 
 @settings(max_examples=400, deadline=None)
 @given(st.lists(PAYLOAD, max_size=9), st.lists(OBJECT, max_size=3), st.sampled_from(["id", "{0}"]))
+@example([b"[]", b"[{},{}]"], [], "{0}")
 def test_a_batch_gives_what_its_payloads_give_one_by_one(payloads, seen_before, key):
     together = decoder(key=key, time="ts")
     decode(together, *seen_before)  # whatever it learnt must not matter either

@@ -44,11 +44,12 @@ class _Units:
         self.origin += origin
 
     def add_array(self, text: bytes, rows: Sequence[Row], number: int) -> None:
-        """Add one text of many rows."""
-        self.texts.append(text)
-        self.rows += rows
-        self.sizes.append(len(rows))
-        self.origin.append(number)
+        """Add one text of many rows; of none, nothing, so that no text is without a row."""
+        if rows:
+            self.texts.append(text)
+            self.rows += rows
+            self.sizes.append(len(rows))
+            self.origin.append(number)
 
     def origin_of_rows(self) -> Sequence[int]:
         """For each row the number of its payload."""
