@@ -1,0 +1,288 @@
+"""A plant in a test: a real Mosquitto, a signed repository, one agent as a process, sensors, and a
+consumer that keeps the books of what the agent published.
+
+Everything real; only the plant is small.  The consumer checks what a consumer can: that `seq` runs
+without a gap, and that what comes twice is the same.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
+
+from agent.repository import publishing
+from agent.repository.layout import Repository
+from agent.repository.signed import SignedPublisher
+from tests.world.broker import free_port
+from tests.world.waiting import eventually
+
+ROOT = Path(__file__).resolve().parents[2]
+DEVICE = "dev-1"
+
+
+class Books:
+    """What a consumer of scores has seen of one model, by `seq`."""
+
+    def __init__(self):
+        self.rows = {}  # seq -> (key, time, score, release)
+        self.arrived = []  # seq in order of arrival
+        self.repeated = 0
+        self.contradicted = []
+        self.labels = {}
+
+    def take(self, document):
+        first = document["seq"]
+        for i, (key, when, score) in enumerate(
+            zip(document["key"], document["time"], document["score"], strict=True)
+        ):
+            seq, row = first + i, (key, when, score, document["release"])
+            if seq in self.rows:
+                self.repeated += 1
+                if self.rows[seq] != row:
+                    self.contradicted.append((seq, self.rows[seq], row))
+            self.rows[seq] = row
+            self.arrived.append(seq)
+            if "label" in document:
+                self.labels[seq] = document["label"][i]
+
+    def check(self):
+        """No gap, nothing said twice in two ways; returns how many rows there are."""
+        assert not self.contradicted, self.contradicted[:3]
+        assert sorted(self.rows) == list(range(len(self.rows))), "seq has a gap"
+        return len(self.rows)
+
+
+class Site:
+    """Use as a context manager.  `settings` goes over the agent's configuration, section by section."""
+
+    def __init__(self, broker, folder, *, streams=None, models=(), repository="file", **settings):
+        self.broker, self.folder = broker, Path(folder)
+        self.repository = repository
+        self.http = f"127.0.0.1:{free_port()}"
+        self.streams = streams or [{"name": "s", "topic": "plant/+", "key": "{1}", "time": "ts"}]
+        self.models = list(models)
+        self.settings = settings
+        self.books, self.events, self.reported = {}, [], None
+        self.reports = []
+        self.process = None
+        self.revision = 0
+        self.wanted = {}
+        self._lock = threading.Lock()
+        self._repo = publishing.init(self.folder / "repo", SignedPublisher())
+        self._client = mqtt.Client(CallbackAPIVersion.VERSION2, "consumer", protocol=mqtt.MQTTv5)
+        self._client.on_message = self._on_message
+        self._client.on_connect = self._on_connect
+        self._client.max_queued_messages_set(0)
+        self._client.max_inflight_messages_set(1000)
+
+    def __enter__(self):
+        port = int(self.broker.url.rsplit(":", 1)[1])
+        self._client.connect("127.0.0.1", port)
+        self._client.loop_start()
+        eventually(self._client.is_connected, 10)
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    # ---- the agent ----
+
+    def config(self):
+        """Write agent.toml and return its path."""
+        url = {"file": f"file://{self._repo.folder}", "mqtt": "mqtt:"}.get(
+            self.repository, self.repository
+        )
+        sections = {
+            "device": {"id": DEVICE, "groups": ["line"]},
+            "mqtt": {"url": self.broker.url, "reconnect_s_max": 1.0},
+            "store": {"dir": str(self.folder / "store")},
+            "repository": {"url": url, "root_file": str(self._repo.folder / "root.json")},
+            "http": {"bind": self.http},
+            "report": {"interval": "1s", "receipt": "0.2s"},
+            "engine": {},
+        }
+        for name, more in self.settings.items():
+            sections[name] = {**sections.get(name, {}), **more}
+        lines = []
+        for name, section in sections.items():
+            lines += [f"[{name}]", *(f"{k} = {_toml(v)}" for k, v in section.items())]
+        for name, tables in (("stream", self.streams), ("model", self.models)):
+            for table in tables:
+                lines += [f"[[{name}]]", *(f"{k} = {_toml(v)}" for k, v in table.items())]
+        path = self.folder / "agent.toml"
+        path.write_text("\n".join(lines) + "\n")
+        return path
+
+    def start(self, *, ready=False):
+        """Start the agent as a process."""
+        log = (self.folder / "agent.log").open("ab")
+        env = {**os.environ, "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-m", "agent", "run", "--config", str(self.config())]
+        self.process = subprocess.Popen(
+            command, stdout=log, stderr=log, env=env, start_new_session=True
+        )
+        log.close()
+        if ready:
+            self.ready()
+        return self
+
+    def stop(self):
+        """End it in order; returns its exit status."""
+        if self.process is None:
+            return None
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            status = self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
+        self.process = None
+        return status
+
+    def kill(self):
+        """kill -9."""
+        self.process.kill()
+        self.process.wait(10)
+        self.process = None
+
+    def log(self):
+        return (self.folder / "agent.log").read_text(errors="replace")
+
+    def state(self):
+        """/state, or None while nobody answers."""
+        try:
+            answer = httpx.get(f"http://{self.http}/state", timeout=5)
+            return answer.json() if answer.status_code == 200 else None
+        except httpx.HTTPError:
+            return None
+
+    def ready(self, seconds=30):
+        """Wait until /readyz says so."""
+
+        def asked():
+            with contextlib.suppress(httpx.HTTPError):
+                return httpx.get(f"http://{self.http}/readyz", timeout=5).status_code == 200
+            return False
+
+        return eventually(asked, seconds, "the agent is ready")
+
+    def model(self, name):
+        """The model's part of /state."""
+        return ((self.state() or {}).get("models") or {}).get(name) or {}
+
+    # ---- the control plane ----
+
+    def add(self, package, *, again=True):
+        """Add a package folder to the repository; returns its release."""
+        repo = Repository.open(self._repo.folder)
+        return publishing.add(repo, package, SignedPublisher(), again=again).package.ref.release
+
+    def desire(self, name, release, *, stream="s", rollout=None, raw=None):
+        """Publish the desired document with this wish in it (or `raw` bytes)."""
+        self.revision += 1
+        self.wanted[name] = {"release": release, "stream": stream, "rollout": rollout or {}}
+        body = (
+            raw
+            or json.dumps({"schema": 1, "revision": self.revision, "models": self.wanted}).encode()
+        )
+        self.publish(f"edge/{DEVICE}/desired", body, retain=True)
+
+    def deploy(self, package, *, name="m", seconds=60, **more):
+        """Add, desire and wait until it is the known good; returns its release."""
+        release = self.add(package)
+        self.desire(name, release, **more)
+        self.committed(name, release, seconds)
+        return release
+
+    def committed(self, name, release, seconds=60):
+        """Wait until `release` has survived its probation."""
+
+        def done():
+            model = self.model(name)
+            good = model.get("known_good") or {}
+            return good.get("release") == release and model.get("phase") == "steady"
+
+        return eventually(done, seconds, f"{name}:{release} committed; {self.model(name)}")
+
+    def settled(self, name, seconds=60):
+        """Wait until the rollout of `name` is over, however it ended; returns its part of /state."""
+
+        def done():
+            model = self.model(name)
+            return model if model.get("phase") == "steady" and model.get("why") else None
+
+        return eventually(done, seconds, f"{name} settled with a why; {self.model(name)}")
+
+    def command(self, name, args, seconds=10):
+        """Send a command and wait for the answer."""
+        ident = f"c{time.time_ns()}"
+        self._answer = None
+        self._client.subscribe(f"edge/{DEVICE}/answer/{ident}", 1)
+        body = {"id": ident, "expires": time.time() + 60, "args": args}
+        self.publish(f"edge/{DEVICE}/command/{name}", json.dumps(body).encode())
+        return eventually(lambda: self._answer, seconds, f"an answer to {name}")
+
+    # ---- sensors and consumers ----
+
+    def publish(self, topic, payload, *, qos=1, retain=False, wait=True):
+        """One message; waits for the broker to have it unless told not to."""
+        told = self._client.publish(topic, payload, qos=qos, retain=retain)
+        if wait:
+            told.wait_for_publish(10)
+        return told
+
+    def readings(self, documents, *, topic="plant/p1"):
+        """Publish readings as JSON, QoS 1; returns when the broker has them all."""
+        told = [self.publish(topic, json.dumps(d).encode(), wait=False) for d in documents]
+        for one in told:
+            one.wait_for_publish(30)
+
+    def scored(self, name, rows, seconds=30):
+        """Wait until the consumer has `rows` rows of `name`; returns the books."""
+        books = self.book(name)
+        eventually(
+            lambda: len(books.rows) >= rows, seconds, f"{rows} rows of {name}; {len(books.rows)}"
+        )
+        return books
+
+    def book(self, name):
+        with self._lock:
+            return self.books.setdefault(name, Books())
+
+    def _on_connect(self, client, _userdata, _flags, _reason, _properties):
+        client.subscribe(
+            [(f"edge/{DEVICE}/{part}", 1) for part in ("scores/+", "events", "reported")]
+        )
+
+    def _on_message(self, _client, _userdata, message):
+        parts = message.topic.split("/")
+        document = json.loads(message.payload)
+        if parts[2] == "scores":
+            self.book(parts[3]).take(document)
+        elif parts[2] == "events":
+            self.events.append(document)
+        elif parts[2] == "answer":
+            self._answer = document
+        else:
+            self.reported = document
+            self.reports.append(document)
+
+
+def _toml(value):
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{k} = {_toml(v)}" for k, v in value.items()) + " }"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_toml(v) for v in value) + "]"
+    return json.dumps(value)
