@@ -29,16 +29,16 @@ class Intake:
     last_reading: float = 0.0  # wall seconds; 0: never
     paused: bool = False
 
-    def take(self, source: Source, burst: Burst, now_wall: float) -> None:
+    def take(self, source: Source, burst: Burst, now: float, wall: float) -> None:
         """Decode a burst and give every scoring its block."""
         hold = self.holds.open(source, burst)
-        block = self.decoder.decode(burst.payloads, burst.topics, burst.arrived, now_wall)
+        block = self.decoder.decode(burst.payloads, burst.topics, burst.arrived, wall)
         self.readings += block.readings
-        self.last_reading = now_wall
+        self.last_reading = wall
         for reason, n in block.rejected.items():
             self.rejected[reason] = self.rejected.get(reason, 0) + n
         for scoring in self.scorings.values():
-            scoring.push(block, hold, now_wall)
+            scoring.push(block, hold, now)
         hold.parts -= 1
 
     @property

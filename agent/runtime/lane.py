@@ -58,8 +58,13 @@ class Lane:
         self._thread.start()
 
     def stop(self, timeout_s: float) -> bool:
-        """Read no more, let what is in flight end, within `timeout_s`; False if it did not."""
-        with contextlib.suppress(RuntimeError):
+        """Read no more, let what is in flight end, within `timeout_s`; False if it did not.
+
+        Idempotent.
+        """
+        if not self._thread.is_alive():
+            return True
+        with contextlib.suppress(RuntimeError, TimeoutError):
             self.call(self._close_sources).result(timeout_s)
         self._stopping = True
         self._wake()
@@ -148,7 +153,7 @@ class Lane:
                 self._ticks[source] = source.tick(now)
             if id(source) in readable and not self._closed(source):
                 for burst in source.read(READINGS_A_TURN_MAX):
-                    self.intakes[burst.stream].take(source, burst, wall)
+                    self.intakes[burst.stream].take(source, burst, now, wall)
                 self._ticks[source] = min(self._ticks[source], source.tick(now))
 
     def _score(self, readable: set[int], now: float, wall: float) -> list[Record]:
@@ -158,7 +163,7 @@ class Lane:
                 if id(seat) in readable and not seat.lost:
                     scoring.jobs.collect(seat)
             records += scoring.emit(now, wall)
-            scoring.due(now, wall)
+            scoring.due(now)
             scoring.jobs.hung(now)
             scoring.pump(now)
         return records
@@ -226,11 +231,12 @@ class Lane:
 
     def _next_due(self, now: float) -> float:
         dues = [*self._ticks.values()]
-        wall = self._clock.wall()
         for scoring in self.scorings():
-            dues += [due for due in (scoring.ripe, scoring.jobs.next_hang()) if due is not None]
-            if (due := scoring.next_due()) is not None:
-                dues.append(now + max(0.0, due - wall))
+            dues += [
+                due
+                for due in (scoring.ripe, scoring.next_due(), scoring.jobs.next_hang())
+                if due is not None
+            ]
         return min(dues, default=now + TURN_S_MAX)
 
     def _close_sources(self) -> None:

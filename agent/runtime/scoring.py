@@ -126,7 +126,7 @@ class Scoring:
 
     # ---- readings in ----
 
-    def push(self, block: Block, hold: Hold, wall: float) -> None:
+    def push(self, block: Block, hold: Hold, now: float) -> None:
         """Take a block in.  Counts every reading of it, whatever becomes of it."""
         account, seat = self.account, self.slot.seat
         self.dirty = True
@@ -137,14 +137,14 @@ class Scoring:
         elif len(block):
             rows = seat.featurizer.featurize(block)
             account.reject(rows.rejected)
-            spans = seat.windower.push(rows, wall)
+            spans = seat.windower.push(rows, now)
             account.held += len(rows.keys) - sum(spans.rejected.values())
             self._cut(seat, spans, block.arrived, [hold])
 
-    def due(self, now: float, wall: float) -> None:
+    def due(self, now: float) -> None:
         """Close the windows that silence has closed."""
         seat = self.slot.seat
-        if seat is not None and (spans := seat.windower.due(wall)) is not None:
+        if seat is not None and (spans := seat.windower.due(now)) is not None:
             self.dirty = True
             self._cut(seat, spans, now, [])
 
@@ -223,7 +223,7 @@ class Scoring:
     # ---- what to wait for ----
 
     def next_due(self) -> float | None:
-        """When silence will close a window (wall)."""
+        """When silence will close a window (monotonic)."""
         return self.slot.seat.windower.next_due() if self.slot.seat is not None else None
 
     @property

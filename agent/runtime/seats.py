@@ -65,12 +65,14 @@ def ready(manifest: Manifest, session: Session, late_s: float) -> Seat:
     states = None
     if manifest.state:
         states = States(manifest.state, session.inputs, session.outputs)
+    assembler = Assembler(manifest, session.inputs, fixed_rows=True)  # the session cuts and pads
+    features = len(manifest.features.names)
     return Seat(
         manifest=manifest,
         session=session,
         featurizer=Featurizer(manifest.features),
-        windower=Windower(manifest.window, len(manifest.features.names), late_s),
-        assembler=Assembler(manifest, session.inputs),
+        windower=Windower(manifest.window, features, late_s, dtype=assembler.dtype),
+        assembler=assembler,
         states=states,
     )
 

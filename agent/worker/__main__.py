@@ -131,6 +131,7 @@ class Worker:
                 elif frame.kind == frames.ECHO:
                     self._data.sendall(frames.pack(frames.FAILED, job=frame.job, body=frame.body))
                 elif frame.kind == frames.GREW:
+                    self._last = (b"", [], 0)  # views of a mapping that may be another by now
                     self._arena.follow(frame.number, frame.body.decode())
 
     def _run(self, frame: frames.Frame) -> bytes:
