@@ -1,4 +1,4 @@
-"""Edge model agent: pulls ONNX model versions, proves each swap, scores local streams, says how it is.
+"""Edge model agent: pulls ONNX model versions, proves each swap, scores streams, says how it is.
 
 The house, from the ground floor up (each may import only what is below it):
 

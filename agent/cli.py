@@ -1,5 +1,7 @@
-"""The doorbell: `edge-agent`.  Each command imports what it needs and nothing more, so that `health`
-answers at once and `run` starts scoring before anything for people is loaded.
+"""The doorbell: `edge-agent`.
+
+Each command imports what it needs and nothing more, so that `health` answers at once and `run`
+starts scoring before anything for people is loaded.
 """
 
 import sys

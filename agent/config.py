@@ -1,6 +1,6 @@
 """Settings: `agent.toml` and the environment, read once, checked whole, frozen (interface.md §3).
 
-Every key can be set by the environment as EDGE_AGENT__SECTION__KEY; lists and tables there are JSON.
+Every key can be set by the environment: EDGE_AGENT__SECTION__KEY; lists and tables are JSON there.
 Secrets are never in here: keys that end in `_file` name where they lie.
 """
 
@@ -34,11 +34,15 @@ def _device_id() -> str:
 
 
 class Device(_Section):
+    """Who this device is.  The id is the host's name, or IOTEDGE_DEVICEID, unless told."""
+
     id: Name = Field(default_factory=_device_id)
     groups: tuple[Name, ...] = ()
 
 
 class Mqtt(_Section):
+    """The broker: control, telemetry and MQTT streams."""
+
     url: str = "mqtt://127.0.0.1:1883"
     root: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$")] = "edge"
     username: str = ""
@@ -60,12 +64,10 @@ class Mqtt(_Section):
             return url
         parts = urlsplit(url)
         if parts.scheme not in ("mqtt", "mqtts", "ws", "wss") or not parts.hostname:
-            msg = (
-                f"{url!r} is no broker; write mqtt://host:1883, mqtts://, ws://, wss:// or embedded"
-            )
+            msg = f"{url!r} is no broker; write mqtt://host:1883, mqtts, ws, wss or embedded"
             raise ValueError(msg)
         if parts.password:
-            msg = "a password does not belong in the URL; put it in a file and name it in password_file"
+            msg = "a password does not belong in the URL; name the file it is in: password_file"
             raise ValueError(msg)
         return url
 
@@ -78,12 +80,16 @@ class Mqtt(_Section):
 
 
 class StoreSection(_Section):
+    """Where everything durable lies, and how much of it there may be."""
+
     dir: str = "/var/lib/edge-agent"
     outbox_mb: Annotated[float, Field(ge=1, le=1_048_576)] = 64
     models_mb: Annotated[float, Field(ge=1, le=1_048_576)] = 2048
 
 
 class Repository(_Section):
+    """Where packages come from, and what makes them believed."""
+
     url: str = "mqtt:"
     root_file: str = ""
     trust: Literal["tuf", "none"] = "tuf"  # none: unsigned packages are installed, and shown
@@ -106,6 +112,8 @@ class Repository(_Section):
 
 
 class Http(_Section):
+    """The local endpoint."""
+
     bind: str = "127.0.0.1:8080"
     token_file: str = ""
     hosts: tuple[str, ...] = ()  # further names this endpoint may be called by
@@ -118,6 +126,7 @@ class Http(_Section):
 
     @property
     def is_loopback(self) -> bool:
+        """Whether only this machine can reach it."""
         return self.address[0] in ("127.0.0.1", "::1", "localhost")
 
     @field_validator("bind")
@@ -130,11 +139,15 @@ class Http(_Section):
 
 
 class Report(_Section):
+    """When the agent tells how it is."""
+
     interval: Seconds = 60.0
     receipt: Seconds = 2.0  # of latency after a swap, before its receipt goes out
 
 
 class Engine(_Section):
+    """How versions are held: in worker processes, or inline on devices too small for that."""
+
     isolation: Literal["process", "inline"] = "process"
     start_s_max: Annotated[float, Field(gt=0)] = 30.0  # of an empty worker
     load_s_max: Annotated[float, Field(gt=0)] = 600.0
@@ -144,11 +157,15 @@ class Engine(_Section):
 
 
 class BatchLimits(_Section):
+    """How far a micro-batch may grow: by rows, and by waiting."""
+
     rows_max: Annotated[int, Field(ge=1, le=1_000_000)] = 1024
     wait_ms: Annotated[float, Field(ge=0, le=60_000)] = 0.0
 
 
 class Stream(_Section):
+    """One stream of readings: where it comes from and what its payloads look like."""
+
     name: Name
     source: Literal["mqtt", "file", "http"] = "mqtt"
     topic: str = ""
@@ -193,6 +210,8 @@ def _is_filter(topic: str) -> bool:
 
 
 class FactoryModel(_Section):
+    """A package on this device, run before any desired document was seen."""
+
     name: Name
     stream: str
     path: str

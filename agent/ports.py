@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
 from agent.core.errors import UnavailableError
@@ -31,7 +30,7 @@ class Clock(Protocol):
         ...
 
 
-# ---- sensors: how readings come in ---------------------------------------------------------------
+# ---- sensors: how readings come in --------------------------------------------------------------
 
 
 @dataclass(slots=True)
@@ -62,7 +61,7 @@ class Source(Protocol):
     name: str
 
     def fileno(self) -> int | None:
-        """What to select on for reading; None while there is nothing to select on (not connected)."""
+        """What to select on for reading; None while there is nothing (not connected)."""
         ...
 
     def wants_write(self) -> bool:
@@ -92,7 +91,7 @@ class Source(Protocol):
     def close(self) -> None: ...
 
 
-# ---- engine: what scores -------------------------------------------------------------------------
+# ---- engine: what scores ------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +106,8 @@ class TensorSpec:
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What became of one job.  `outputs` are copies, in the order of `Session.outputs`; on failure
-    they are empty and `error` says why (the job failed, the session lives on)."""
+    they are empty and `error` says why (the job failed, the session lives on).
+    """
 
     job: int
     outputs: Sequence[Array]
@@ -219,7 +219,7 @@ class Engine(Protocol):
     def version(self) -> str: ...
 
 
-# ---- store and fetchers: how packages come in ------------------------------------------------------
+# ---- store and fetchers: how packages come in ---------------------------------------------------
 
 
 class Partial(Protocol):
@@ -279,7 +279,7 @@ class Fetcher(Protocol):
         ...
 
 
-# ---- memory across restarts ------------------------------------------------------------------------
+# ---- memory across restarts ---------------------------------------------------------------------
 
 
 class Journal(Protocol):
@@ -352,7 +352,7 @@ class Outbox(Protocol):
         ...
 
 
-# ---- the link ----------------------------------------------------------------------------------------
+# ---- the link -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -403,14 +403,14 @@ class Link(Protocol):
         ...
 
 
-# ---- faces -------------------------------------------------------------------------------------------
+# ---- faces --------------------------------------------------------------------------------------
 
 
 class Faces(Protocol):
     """The local endpoint.  Both calls return at once and may come from any thread."""
 
     def show(self, report: HealthReport) -> None:
-        """This is how the agent is now; it is what /state, /readyz, /metrics and the page render."""
+        """This is how the agent is now; /state, /readyz, /metrics and the page render it."""
         ...
 
     def tell(self, event: Mapping[str, Any]) -> None:

@@ -82,7 +82,7 @@ def _bind(config: str | None, environ: Mapping[str, str]) -> str:
     path = Path(named) if named else next((p for p in map(Path, CONFIG_PATHS) if p.is_file()), None)
     if path is None:
         return BIND
-    import tomllib  # noqa: PLC0415 -- costs 10 ms, and most health checks have no file to read
+    import tomllib  # only where there is a file to read
 
     try:
         section = tomllib.loads(path.read_text(encoding="utf-8")).get("http", {})

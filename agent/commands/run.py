@@ -1,4 +1,4 @@
-"""`edge-agent run`: the daemon.  Parsed by hand, so that nothing is loaded before scoring starts."""
+"""`edge-agent run`: the daemon.  Parsed without typer, so that scoring starts first."""
 
 import argparse
 import logging

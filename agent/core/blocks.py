@@ -1,7 +1,7 @@
 """Readings in columns: what travels from decoding to windows.
 
-A Block is many readings of one stream, in the order they arrived.  There is no Reading object on the
-hot path; a reading is a row.
+A Block is many readings of one stream, in the order they arrived.  There is no Reading object on
+the hot path; a reading is a row.
 """
 
 from collections.abc import Mapping

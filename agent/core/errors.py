@@ -1,12 +1,12 @@
 """Ways to fail, by who is to blame.  Anything else that is raised is a bug and ends the process.
 
     UnavailableError    weather: the world said no; worth retrying, nobody is to blame
-    MisfitError         these bytes do not fit this device (memory, provider, opset): not retried
-                        until the wish or the device changes, not quarantined
-    UnfitError          verdict: these bytes are bad; never worth retrying, their digest is quarantined
+    MisfitError         these bytes do not fit this device (memory, provider, opset): not tried
+                        again until the wish or the device changes, and not quarantined
+    UnfitError          verdict: these bytes are bad; never worth retrying: quarantined
     RefusedError        a wish, a document or a payload that cannot be taken; nothing changes
 
-The text of each is one sentence for a person: what happened, and what to do if something can be done.
+The text of each is one sentence for a person: what happened, and what to do if anything can be.
 """
 
 

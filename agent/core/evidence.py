@@ -1,4 +1,4 @@
-"""What was seen of one version while it scored, in fixed memory: the data river's half of the judge.
+"""What was seen of one version while it scored, in fixed memory: what the judge judges by.
 
 Latencies go into logarithmic buckets (2.5 % wide steps would cost more memory than they tell; 7 %
 steps from 10 µs to 100 s are 240 integers).  A quantile is the upper edge of its bucket, so it is

@@ -179,7 +179,7 @@ class Window(_Part):
             msg = "size and step must both be readings or both be durations"
             raise ValueError(msg)
         if self.rows is None and (self.size.readings is None or self.kind == "session"):
-            msg = "this window holds a varying number of readings: say how many the model takes (rows)"
+            msg = "this window holds a varying number of readings: say how many (rows)"
             raise ValueError(msg)
         return self
 

@@ -15,7 +15,7 @@ _DIGEST = re.compile(r"^sha256:[0-9a-f]{64}$")
 
 
 def is_id(text: str) -> bool:
-    """Whether `text` may name a device, group, model or stream (and so stand in a topic or path)."""
+    """Whether `text` may name a device, group, model or stream: stand in topics and paths."""
     return _ID.fullmatch(text) is not None
 
 

@@ -51,7 +51,7 @@ class Waiting:
         self.rows -= len(chunk)
 
     def next(self, rows_max: int) -> tuple[Chunk, int]:
-        """The oldest rows of one seat as one chunk of at most `rows_max`, and how its leases change.
+        """The oldest rows of one seat as one chunk of at most `rows_max`, and what leases change.
 
         A seat with state takes each sensor at most once a batch: what a row needs to know is what
         the row before it left.

@@ -29,6 +29,7 @@ class Commands:
 
     def __init__(
         self,
+        *,
         models: Models,
         wishes: Wishes,
         lane: Lane,

@@ -1,5 +1,6 @@
-"""Runs one model's rollout machine: journals each step, does the work it asks for, feeds back how it
-ended.  It decides nothing; what there is to decide is in `core.rollout`.
+"""Runs one model's rollout machine: journals each step, does the work, feeds back how it ended.
+
+It decides nothing; what there is to decide is in `core.rollout`.
 """
 
 import asyncio

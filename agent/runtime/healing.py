@@ -1,4 +1,4 @@
-"""Brings lost workers back, and counts how often: a version that keeps killing its worker is condemned.
+"""Brings lost workers back; a version that keeps killing its workers is condemned.
 
 The lane tells of a loss and goes on with other models; reviving happens in a thread of the pool.
 """
@@ -28,7 +28,8 @@ TRIES_MAX = 10  # of one revival, before it is somebody's verdict
 
 class Healer:
     """`condemned` is told of a version that should serve no more, and why; `changed` of any news.
-    Both are called from other threads."""
+    Both are called from other threads.
+    """
 
     def __init__(
         self,

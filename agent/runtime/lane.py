@@ -1,4 +1,4 @@
-"""The lane: one thread that reads sources, scores, and writes, with a selector and no queue between.
+"""The lane: one thread that reads, scores and writes, with a selector and no queue between.
 
 Sockets, worker answers, commits and requests from other threads all wake the same loop; each turn
 does what there is to do and ends in at most one outbox entry.  Batches grow by themselves: what
@@ -117,7 +117,7 @@ class Lane:
         try:
             while not (self._stopping and self._drained()):
                 self._turn()
-        except BaseException as error:  # noqa: BLE001  # a bug ends the agent, not just this thread
+        except BaseException as error:  # a bug ends the agent, not just this thread
             self._failed = error
             logger.exception("the lane has failed")
         finally:

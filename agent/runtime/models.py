@@ -1,4 +1,4 @@
-"""Every model of the device: its driver, its work, its room.  One row each, made when first wished."""
+"""Every model of the device: its driver, its work, its room.  One row each, made when wished."""
 
 import asyncio
 from collections.abc import Callable
@@ -89,7 +89,7 @@ class Models:
         """
         if (model := self.rows.get(name)) is not None:
             if model.stream != stream and model.driver.now != Rollout():
-                why = f"{name} is on the stream {model.stream}; retire it before moving it to {stream}"
+                why = f"{name} is on the stream {model.stream}; retire it, then move it to {stream}"
                 raise RefusedError(why, 409)
             return model
         world = self._world
@@ -98,7 +98,14 @@ class Models:
             there = ", ".join(sorted(world.lane.intakes)) or "none"
             raise RefusedError(f"{name} wants the stream {stream!r}; this device has {there}", 404)
         scoring = await self._scoring(name, intake)
-        room = Room(world.lane, intake, scoring, world.engine, world.store, world.clock)
+        room = Room(
+            world.lane,
+            intake=intake,
+            scoring=scoring,
+            engine=world.engine,
+            store=world.store,
+            clock=world.clock,
+        )
         scoring.released = room.released
         works = Works(
             room,

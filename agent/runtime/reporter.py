@@ -49,6 +49,7 @@ class Reporter:
         clock: Clock,
         interval_s: float,
         trust: str,
+        news: asyncio.Event,
     ) -> None:
         self.report = HealthReport(device)
         self._device = device
@@ -64,17 +65,16 @@ class Reporter:
         self._clock = clock
         self._interval_s = interval_s
         self._trust = trust
-        self._loop = asyncio.get_running_loop()
-        self._changed = asyncio.Event()
+        self._changed = news  # set by whoever has something new
         self._started = clock.wall()
         self._began = clock.monotonic()
         self._providers = tuple(engine.providers())
         self._versions = (engine.version(), engine.jail())
         self._process = psutil.Process()
 
-    def changed(self) -> None:
-        """There is something new.  From any thread."""
-        self._loop.call_soon_threadsafe(self._changed.set)
+    def document(self) -> Mapping[str, Any]:
+        """The reported document as it was last built."""
+        return self.report.document()
 
     async def run(self) -> None:
         """Until cancelled: show every second, publish on change and each interval."""

@@ -30,6 +30,7 @@ class Room:
     def __init__(
         self,
         lane: Lane,
+        *,
         intake: Intake,
         scoring: Scoring,
         engine: Engine,
@@ -122,7 +123,7 @@ class Room:
         await self.on_lane(back)
 
     async def keep(self, wanted: frozenset[ModelRef]) -> None:
-        """Let go of every session that is not of `wanted`, as soon as nothing in flight needs it."""
+        """Let go of every session not of `wanted`, as soon as nothing in flight needs it."""
         for ref in [ref for ref in self.seats if ref not in wanted]:
             seat = self.seats.pop(ref)
             self._retired.add(seat)

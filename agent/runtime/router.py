@@ -22,6 +22,7 @@ class Router:
     def __init__(
         self,
         link: Link,
+        *,
         topics: Topics,
         groups: Sequence[str],
         fetcher: Fetcher,

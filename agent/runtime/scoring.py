@@ -41,7 +41,8 @@ class Limits:
 @dataclass(slots=True, kw_only=True)
 class Scoring:
     """The data river of one model.  `lost` is told when a worker died: the scoring, whose, and why;
-    `released` when a seat is needed no more."""
+    `released` when a seat is needed no more.
+    """
 
     model: str
     stream: str
@@ -62,12 +63,15 @@ class Scoring:
     _waiting: Waiting = field(default_factory=Waiting)
 
     def __post_init__(self) -> None:
-        self.slot = Slot(lambda seat: self.released(seat))
+        self.slot = Slot(self._let_go)
         self.jobs = Jobs(
             run_s_max=self.limits.run_s_max,
             tries_max=self.limits.tries_max,
             lost=lambda seat, why: self.lost(self, seat, why),
         )
+
+    def _let_go(self, seat: Seat) -> None:
+        self.released(seat)  # as it is by then
 
     # ---- control, at a batch boundary ----
 
@@ -99,7 +103,8 @@ class Scoring:
 
     def take_from(self, bad: Seat, good: Seat | None) -> None:
         """`bad` will answer no more: what it has goes to `good`, or is rejected where that makes
-        other windows."""
+        other windows.
+        """
         heir = good if good is not None and good is not bad and good.like(bad) else None
         leases = bad.leases
         self.jobs.give(bad, heir)

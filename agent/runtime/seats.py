@@ -35,6 +35,7 @@ class Seat:
 
     @property
     def ref(self) -> ModelRef:
+        """Which version it is."""
         return self.session.ref
 
     @property
@@ -79,7 +80,8 @@ def ready(manifest: Manifest, session: Session, late_s: float) -> Seat:
 
 class Slot:
     """Where the active seat sits.  A swap is one assignment: what was taken before it is finished
-    by the seat that took it, and that seat is let go when its last lease ends."""
+    by the seat that took it, and that seat is let go when its last lease ends.
+    """
 
     def __init__(self, released: Callable[[Seat], None]) -> None:
         self._released = released

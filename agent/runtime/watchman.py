@@ -1,4 +1,4 @@
-"""Looks after the promises that nobody else looks after: gaps told, accounts balanced, lane alive."""
+"""Looks after promises nobody else looks after: gaps told, accounts balanced, the lane alive."""
 
 import asyncio
 from collections.abc import Callable, Sequence

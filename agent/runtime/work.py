@@ -110,7 +110,8 @@ class Works:
 
     async def preflight(self, ref: ModelRef) -> None:
         """Load it at the lowest priority beside the live one, and have it reproduce its golden
-        outputs in the process that will serve."""
+        outputs in the process that will serve.
+        """
         self.progress = 0.0
         self._trace = SwapTrace("swap", self._rollout().active, ref)
         await self.room.watch(self._trace)

@@ -62,7 +62,7 @@ class Books:
 
 
 class Site:
-    """Use as a context manager.  `settings` goes over the agent's configuration, section by section."""
+    """A context manager.  `settings` goes over the agent's configuration, section by section."""
 
     def __init__(self, broker, folder, *, streams=None, models=(), repository="file", **settings):
         self.broker, self.folder = broker, Path(folder)
@@ -217,7 +217,7 @@ class Site:
         return eventually(done, seconds, f"{name}:{release} committed; {self.model(name)}")
 
     def settled(self, name, seconds=60):
-        """Wait until the rollout of `name` is over, however it ended; returns its part of /state."""
+        """Wait until the rollout of `name` is over, and has a why; its part of /state."""
 
         def done():
             model = self.model(name)

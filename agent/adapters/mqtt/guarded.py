@@ -33,7 +33,7 @@ class Guarded(Client):
 
     def _sock_recv(self, bufsize: int) -> bytes:
         incoming = self._in_packet
-        if incoming["have_remaining"] and False:
+        if incoming["have_remaining"] and incoming["remaining_length"] > self.packet_bytes_max:
             self.too_big = incoming["remaining_length"]
             msg = f"a packet of {self.too_big} bytes, where {self.packet_bytes_max} are the limit"
             raise TooBigError(msg)

@@ -51,7 +51,7 @@ CREATE TABLE outbox (
 
 
 class Database:
-    """One SQLite file.  Opened once per process; `close` commits what was asked for before it."""
+    """One SQLite file, opened once; `close` commits what was asked for before it."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -109,7 +109,7 @@ class Database:
             self._wake.notify()
 
     def _open(self) -> sqlite3.Connection:
-        """Raises RefusedError where another agent has the file, UnavailableError on any other no."""
+        """Raises RefusedError where another agent has it, UnavailableError on any other no."""
         connection = sqlite3.connect(
             self.path, timeout=LOCK_S_MAX, isolation_level=None, check_same_thread=False
         )

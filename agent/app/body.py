@@ -1,0 +1,243 @@
+"""Introduces the adapters to the runtime, and keeps them together while they live."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Self
+
+import structlog
+
+from agent.adapters.files import FileStore
+from agent.adapters.mqtt.link import MqttLink
+from agent.adapters.sqlite.database import Database
+from agent.adapters.sqlite.journal import SqliteJournal
+from agent.adapters.sqlite.outbox import SqliteOutbox
+from agent.app import choices
+from agent.config import Config
+from agent.core.packages import Package
+from agent.core.topics import Topics
+from agent.ports import Engine, Fetcher
+from agent.runtime.commands import Commands
+from agent.runtime.events import Events
+from agent.runtime.healing import Healer
+from agent.runtime.lane import Lane
+from agent.runtime.models import Models, World
+from agent.runtime.receipts import SwapTrace
+from agent.runtime.reporter import Reporter
+from agent.runtime.router import Router
+from agent.runtime.uplink import Uplink
+from agent.runtime.watchman import Watchman
+from agent.runtime.wishes import Resolver, Wishes
+
+logger = structlog.get_logger(__name__)
+
+HEALERS = 4  # workers brought back at once
+LANE_STOP_S = 0.5  # where it was not stopped in order before
+
+
+@dataclass(slots=True, kw_only=True)
+class Body:
+    """Everything built and nothing moving, until `live`."""
+
+    config: Config
+    clock: choices.SystemClock
+    topics: Topics
+    journal: SqliteJournal
+    outbox: SqliteOutbox
+    store: FileStore
+    link: MqttLink
+    engine: Engine
+    fetcher: Fetcher
+    resolver: Resolver
+    trust: str
+    faces: choices.LocalFaces
+    lane: Lane
+    factory: dict[str, tuple[str, Package]]
+    rooms: ExitStack
+
+    @classmethod
+    @asynccontextmanager
+    async def built(cls, config: Config) -> AsyncIterator[Self]:
+        """Build it all; what was opened is closed again on the way out.
+
+        Raises:
+            RefusedError, UnavailableError: it cannot be built as configured.
+        """
+        with ExitStack() as rooms:
+            yield await cls._build(config, rooms)
+
+    @classmethod
+    async def _build(cls, config: Config, rooms: ExitStack) -> Self:
+        clock = choices.SystemClock()
+        folder = Path(config.store.dir)
+        database = Database(folder / "agent.db")
+        rooms.callback(database.close)
+        journal = SqliteJournal(database)
+        outbox = SqliteOutbox(database, int(config.store.outbox_mb * 2**20))
+        rooms.callback(outbox.close)
+        resolver, trust = choices.resolver(config, journal, clock)
+        site = choices.broker(config, rooms)
+        topics = Topics(config.mqtt.root, config.device.id)
+        started = datetime.fromtimestamp(clock.wall(), UTC).isoformat(timespec="seconds")
+        link = choices.link(config, site, topics, started.replace("+00:00", "Z"))
+        faces = await asyncio.to_thread(choices.faces, config)
+        lane = Lane(clock, outbox)
+        for stream in config.stream:
+            lane.intakes[stream.name] = choices.intake(stream)
+        marks = outbox.marks()
+        for source, names in choices.sources(config, site, faces):
+            for name in names:
+                if name in marks:
+                    source.resume(marks[name])
+            lane.add_source(source, names)
+        store = FileStore(folder, int(config.store.models_mb * 2**20))
+        factory = {}
+        for model in config.model:
+            package = await asyncio.to_thread(store.adopt_folder, Path(model.path))
+            factory[model.name] = (model.stream, package)
+        return cls(
+            config=config,
+            clock=clock,
+            topics=topics,
+            journal=journal,
+            outbox=outbox,
+            store=store,
+            link=link,
+            engine=choices.engine(config),
+            fetcher=choices.fetcher(config, link, rooms),
+            resolver=resolver,
+            trust=trust,
+            faces=faces,
+            lane=lane,
+            factory=factory,
+            rooms=rooms,
+        )
+
+    async def live(self) -> None:
+        """Until cancelled.
+
+        Raises:
+            ExceptionGroup: something inside has failed.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            await self._live(tasks)
+
+    async def _live(self, tasks: asyncio.TaskGroup) -> None:
+        config, dice = self.config, random.Random()  # noqa: S311  # of waiting times
+        events = Events(self.topics, self.outbox, self.faces, self.clock)
+        news = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def changed() -> None:
+            loop.call_soon_threadsafe(news.set)
+
+        models = self._models(tasks, events, changed, dice)
+        wishes = Wishes(
+            models,
+            self.journal,
+            self.fetcher,
+            self.resolver,
+            streams=[stream.name for stream in config.stream],
+            factory=self.factory,
+            refused=lambda model, why: events.tell("refusal", model, why),
+            changed=changed,
+            random=dice,
+        )
+        self.lane.start()
+        try:
+            await models.reopen()
+            reporter = Reporter(
+                device=config.device.id,
+                groups=config.device.groups,
+                topics=self.topics,
+                models=models,
+                wishes=wishes,
+                lane=self.lane,
+                engine=self.engine,
+                outbox=self.outbox,
+                link=self.link,
+                faces=self.faces,
+                clock=self.clock,
+                interval_s=config.report.interval,
+                trust=self.trust,
+                news=news,
+            )
+            self.faces.start()
+            self.rooms.callback(self.faces.stop)
+            commands = Commands(
+                models=models,
+                wishes=wishes,
+                lane=self.lane,
+                link=self.link,
+                journal=self.journal,
+                clock=self.clock,
+                topics=self.topics,
+                state=reporter.document,
+            )
+            router = Router(
+                self.link,
+                topics=self.topics,
+                groups=config.device.groups,
+                fetcher=self.fetcher,
+                wishes=wishes,
+                commands=commands,
+            )
+            watchman = Watchman(self.lane, self.outbox, events, self.clock, lambda: reporter.report)
+            await wishes.remember(list(config.device.groups))
+            uplink = Uplink(self.outbox, self.link)
+            works = (self.link, reporter, wishes, uplink, watchman)
+            running = [tasks.create_task(work.run()) for work in works]
+            running.append(tasks.create_task(router.run(tasks)))
+            logger.info("running", device=config.device.id, http=config.http.bind)
+            await asyncio.gather(*running)
+        finally:
+            self.lane.stop(LANE_STOP_S)
+            await models.close()
+
+    def _models(
+        self,
+        tasks: asyncio.TaskGroup,
+        events: Events,
+        changed: choices.Told,
+        dice: random.Random,
+    ) -> Models:
+        config = self.config
+
+        def receipt(model: str, trace: SwapTrace) -> None:
+            events.tell(trace.kind, model, trace.why, receipt=trace.document())
+            changed()
+
+        world = World(
+            lane=self.lane,
+            engine=self.engine,
+            store=self.store,
+            fetcher=self.fetcher,
+            journal=self.journal,
+            outbox=self.outbox,
+            clock=self.clock,
+            topics=self.topics,
+            random=dice,
+            run_s_max=config.engine.run_s_max,
+            receipt_s=config.report.receipt,
+            receipt=receipt,
+            degraded=lambda model, why: events.tell("degraded", model, why),
+            changed=changed,
+        )
+        models = Models(world, tasks)
+        models.healer = Healer(
+            self.lane,
+            self.rooms.enter_context(ThreadPoolExecutor(HEALERS, "heal")),
+            self.clock,
+            deaths_max=config.engine.deaths_max,
+            deaths_s=config.engine.deaths_s,
+            condemned=models.condemned,
+            changed=changed,
+            random=dice,
+        )
+        self.rooms.callback(models.healer.stop)
+        return models

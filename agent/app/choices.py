@@ -1,0 +1,217 @@
+"""Which adapter stands behind each port, by the configuration.
+
+Builds, and starts only what must run before the rest (the embedded broker).
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import agent
+from agent.adapters.mqtt.bulk import MqttSource
+from agent.adapters.mqtt.link import MqttLink
+from agent.config import Config, Mqtt, Stream
+from agent.core import wire
+from agent.core.decoding import Decoder
+from agent.core.errors import RefusedError
+from agent.core.streams import StreamSpec
+from agent.core.topics import Topics
+from agent.ports import Clock, Engine, Faces, Fetcher, Journal, Link, Source
+from agent.runtime.chunked import ChunkedFetcher
+from agent.runtime.intake import Intake
+from agent.runtime.trusting import Trusting, Unanchored, Unsigned
+from agent.runtime.wishes import Resolver
+
+Told = Callable[[], None]
+
+
+class LocalFaces(Faces, Protocol):
+    """The local endpoint, as this room starts and stops it."""
+
+    def start(self) -> None:
+        """Listen.  Raises RefusedError where the address is taken."""
+        ...
+
+    def stop(self) -> None:
+        """Listen no more.  Idempotent."""
+        ...
+
+    def source(self, stream: Stream) -> Source:
+        """What is posted to `stream`; before `start`."""
+        ...
+
+
+class SystemClock:
+    """The `Clock` of this machine."""
+
+    def monotonic(self) -> float:
+        """Seconds that only ever rise."""
+        return time.monotonic()
+
+    def wall(self) -> float:
+        """Seconds since 1970-01-01 UTC."""
+        return time.time()
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """Where the broker is, and whether it sends unacknowledged messages again without saying so."""
+
+    mqtt: Mqtt
+    resends_plainly: bool = False
+
+
+def broker(config: Config, rooms: ExitStack) -> Broker:
+    """The site's broker, or the embedded one, started.
+
+    Raises:
+        RefusedError, UnavailableError: the embedded one is not installed, or does not come up.
+    """
+    if config.mqtt.url != "embedded":
+        return Broker(config.mqtt)
+    from agent.adapters.embedded import EmbeddedBroker
+
+    folder = Path(config.store.dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    embedded = EmbeddedBroker(config.mqtt.embedded_bind, folder)
+    embedded.start()
+    rooms.callback(embedded.stop)
+    url = embedded.url_of(config.mqtt.version)
+    return Broker(config.mqtt.model_copy(update={"url": url}), resends_plainly=True)
+
+
+def engine(config: Config) -> Engine:
+    """Versions in worker processes, or in this one where the device is too small for that."""
+    if config.engine.isolation == "inline":
+        from agent.adapters.onnx import InlineEngine
+
+        return InlineEngine()
+    from agent.adapters.processes import Limits, ProcessEngine
+
+    return ProcessEngine(Limits.of(config.engine))
+
+
+def fetcher(config: Config, link: Link, rooms: ExitStack) -> Fetcher:
+    """Where packages come from, by the repository's URL."""
+    url = config.repository.url
+    if url.startswith("mqtt:"):
+        block = min(128 * 1024, config.mqtt.packet_bytes_max // 2)
+        return ChunkedFetcher(
+            link, root=config.mqtt.root, device=config.device.id, block_bytes=block
+        )
+    if url.startswith("file:"):
+        from agent.adapters.folder import FolderFetcher, folder_of
+
+        return FolderFetcher(folder_of(url))
+    from agent.adapters.https import HttpsFetcher
+
+    https = HttpsFetcher(url, ca_file=config.repository.ca_file)
+    rooms.callback(https.close)
+    return https
+
+
+def resolver(config: Config, journal: Journal, clock: Clock) -> tuple[Resolver, str]:
+    """Who says what may be installed, and what the faces say of it."""
+    if config.repository.trust == "none":
+        return Unsigned(), "none: unsigned packages are installed"
+    if not config.repository.root_file:
+        return Unanchored(), "no trust anchor: nothing is installed"
+    path = Path(config.repository.root_file)
+    try:
+        root = path.read_bytes()
+    except OSError as error:
+        why = f"cannot read the trust anchor {path}: {error.strerror}; see repository.root_file"
+        raise RefusedError(why) from error
+    trusting = Trusting(
+        root,
+        journal,
+        clock,
+        built_at=agent.__built__,
+        device=config.device.id,
+        groups=config.device.groups,
+    )
+    return trusting, "tuf"
+
+
+def intake(stream: Stream) -> Intake:
+    """A stream as the lane sees it."""
+    spec = StreamSpec(
+        name=stream.name,
+        format=stream.format,
+        key=stream.key,
+        time=stream.time,
+        fields=stream.fields,
+        columns=stream.columns,
+        late_s=stream.late,
+        time_s_max_ahead=stream.time_s_max_ahead,
+        payload_bytes_max=stream.payload_bytes_max,
+        keys_max=stream.keys_max,
+    )
+    redelivered = stream.source != "mqtt" or stream.qos > 0
+    return Intake(
+        spec,
+        Decoder(spec, ()),
+        stream.batch.rows_max,
+        stream.batch.wait_ms / 1000.0,
+        redelivered=redelivered,
+    )
+
+
+def sources(config: Config, site: Broker, faces: LocalFaces) -> Iterator[tuple[Source, list[str]]]:
+    """Every source, with the streams it feeds.  All MQTT streams share one connection."""
+    mqtt = [s for s in config.stream if s.source == "mqtt"]
+    if mqtt:
+        wanted = [(s.name, s.topic, s.qos) for s in mqtt]
+        source = MqttSource(
+            site.mqtt,
+            client_id=f"{config.device.id}-data",
+            streams=wanted,
+            resends_plainly=site.resends_plainly,
+        )
+        yield source, [s.name for s in mqtt]
+    for stream in config.stream:
+        if stream.source == "file":
+            from agent.adapters.tail import TailSource
+
+            header = None if not stream.columns else False
+            bytes_max = stream.payload_bytes_max
+            yield (
+                TailSource(
+                    stream.name,
+                    Path(stream.path),
+                    stream.format,
+                    header=header,
+                    line_bytes_max=bytes_max,
+                ),
+                [stream.name],
+            )
+        elif stream.source == "http":
+            yield faces.source(stream), [stream.name]
+
+
+def faces(config: Config) -> LocalFaces:
+    """The local endpoint, not yet started."""
+    from agent.adapters.web import WebFaces, read_token
+
+    token = None
+    if config.http.token_file:
+        token = read_token(Path(config.http.token_file))
+    return WebFaces(config.http, token=token)
+
+
+def link(config: Config, site: Broker, topics: Topics, started: str) -> MqttLink:
+    """The control connection."""
+    groups = [topics.group_desired(group) for group in config.device.groups]
+    online = wire.status(online=True, since=started, agent=agent.__version__)
+    offline = wire.status(online=False)
+    return MqttLink(
+        site.mqtt,
+        client_id=config.device.id,
+        will=(topics.status, offline),
+        on_connect=lambda: [(topics.status, online, True)],
+        goodbye=(topics.status, offline),
+        subscriptions=[topics.desired, *groups, topics.commands, topics.repo_data],
+    )
