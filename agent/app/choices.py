@@ -161,19 +161,21 @@ def intake(stream: Stream) -> Intake:
 
 
 def sources(config: Config, site: Broker, faces: LocalFaces) -> Iterator[tuple[Source, list[str]]]:
-    """Every source, with the streams it feeds.  All MQTT streams share one connection."""
-    mqtt = [s for s in config.stream if s.source == "mqtt"]
-    if mqtt:
-        wanted = [(s.name, s.topic, s.qos) for s in mqtt]
-        source = MqttSource(
-            site.mqtt,
-            client_id=f"{config.device.id}-data",
-            streams=wanted,
-            resends_plainly=site.resends_plainly,
-        )
-        yield source, [s.name for s in mqtt]
+    """Every source, with the streams it feeds.
+
+    Each MQTT stream has a connection of its own, so that one whose model is slow, or that is
+    paused, holds up no other.
+    """
     for stream in config.stream:
-        if stream.source == "file":
+        if stream.source == "mqtt":
+            source = MqttSource(
+                site.mqtt,
+                client_id=f"{config.device.id}.{stream.name}",
+                streams=[(stream.name, stream.topic, stream.qos)],
+                resends_plainly=site.resends_plainly,
+            )
+            yield source, [stream.name]
+        elif stream.source == "file":
             from agent.adapters.tail import TailSource
 
             header = None if not stream.columns else False

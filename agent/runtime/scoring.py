@@ -35,7 +35,7 @@ class Limits:
     rows_max: int = 1024  # of a batch
     wait_s: float = 0.0  # that a batch may wait to grow
     run_s_max: float = 10.0  # a run that takes longer is a hang
-    tries_max: int = 3  # of one batch that its worker did not survive
+    tries_max: int = 4  # of one batch; a version is condemned before that (engine.deaths_max)
 
 
 @dataclass(slots=True, kw_only=True)
