@@ -128,6 +128,22 @@ def test_another_file_under_the_same_name_is_read_from_its_beginning(tmp_path, t
     assert payloads(drive(again, count(2))) == [b"other 1", b"other 2"]
 
 
+@pytest.mark.parametrize("restarts", [1, 2])
+def test_a_file_written_anew_in_its_place_is_known_by_its_beginning(tmp_path, tails, restarts):
+    path = tmp_path / "log"
+    path.write_bytes(b"")
+    mark = None
+    for number in range(restarts):
+        append(path, b"line %d\n" % number)
+        tail = tails(path, mark=mark)
+        (burst,) = drive(tail, count(1))
+        mark = burst.mark
+        tail.close()
+    path.write_bytes(b"another file, and longer than the first one was\n")  # the same inode
+    lines = payloads(drive(tails(path, mark=mark), count(1)))
+    assert lines == [b"another file, and longer than the first one was"]
+
+
 def test_a_csv_header_is_given_again_after_a_restart_and_only_then(tmp_path, tails):
     path = tmp_path / "log.csv"
     path.write_bytes(b"ts,temp\r\n1,20\r\n")
