@@ -18,6 +18,7 @@ def site(broker, tmp_path):
 
 
 def test_a_version_arrives_is_swapped_in_and_reports_back(site, tmp_path):
+    """[rollout-4.1]"""
     first = site.deploy(zoo.mlp(tmp_path / "v1", name="m"))
     site.readings(reading(n) for n in range(200))
     site.scored("m", 200)
@@ -38,6 +39,7 @@ def test_a_version_arrives_is_swapped_in_and_reports_back(site, tmp_path):
 
 
 def test_a_bad_version_is_taken_back_and_never_tried_again(site, tmp_path):
+    """[rollout-3.4]"""
     good = site.deploy(zoo.mlp(tmp_path / "v1", name="m"))
     bad = site.add(wild.nan_above(tmp_path / "v2", threshold=0.5, name="m"))
     site.desire("m", bad, rollout={"probation": {"windows": 1000}})

@@ -68,6 +68,7 @@ def test_the_candidate_is_live_from_preflight_to_probation():
 
 
 def test_a_good_version_walks_the_happy_path():
+    """[rollout-1.1]"""
     end, seen = drive(*step(HOME, Desired(V2)))
     assert seen == HAPPY_PATH
     assert end == Rollout(active=V2, known_good=V2, previous=V1)
@@ -76,6 +77,7 @@ def test_a_good_version_walks_the_happy_path():
 @pytest.mark.parametrize("blame", [Blame.VERDICT, Blame.MISFIT, Blame.WEATHER])
 @pytest.mark.parametrize("phase", HAPPY_PATH)
 def test_a_failure_anywhere_leaves_the_known_good_version_active(phase, blame):
+    """[rollout-1.2]"""
     end, seen = drive(*step(HOME, Desired(V2)), fail_in=phase, blame=blame)
     assert (Phase.ROLLING_BACK in seen) == (phase in (Phase.PROMOTING, Phase.PROBATION))
     assert (end.phase, end.active, end.known_good) == (Phase.STEADY, V1, V1)
@@ -86,12 +88,14 @@ def test_a_failure_anywhere_leaves_the_known_good_version_active(phase, blame):
 
 @pytest.mark.parametrize("phase", HAPPY_PATH)
 def test_a_power_cut_anywhere_changes_nothing_about_the_outcome(phase):
+    """[rollout-1.4]"""
     undisturbed, _ = drive(*step(HOME, Desired(V2)))
     assert drive(*step(HOME, Desired(V2)), restart_in=phase)[0] == undisturbed
 
 
 @pytest.mark.parametrize("phase", sorted(LIVE))
 def test_a_candidate_that_keeps_killing_the_agent_is_condemned(phase):
+    """[rollout-1.5]"""
     now, begin = recover(at(phase, restarts=RESTARTS_MAX))
     end, _ = drive(now, begin)
     assert end.active == V1
@@ -106,6 +110,7 @@ def test_one_death_less_than_the_most_condemns_nobody(phase):
 
 @pytest.mark.parametrize("phase", sorted(LIVE))
 def test_stopping_in_order_is_no_evidence_against_a_candidate(phase):
+    """[rollout-1.5]"""
     now = at(phase, restarts=RESTARTS_MAX)
     for _ in range(10):
         now, begin = recover(suspend(now))
@@ -115,6 +120,7 @@ def test_stopping_in_order_is_no_evidence_against_a_candidate(phase):
 
 
 def test_a_slow_fetch_may_outlive_any_number_of_restarts():
+    """[rollout-1.5]"""
     now = at(Phase.FETCHING)
     for _ in range(20):
         now, begin = recover(now)
@@ -123,6 +129,7 @@ def test_a_slow_fetch_may_outlive_any_number_of_restarts():
 
 @pytest.mark.parametrize("phase", sorted(ABANDONABLE))
 def test_a_newer_wish_abandons_the_candidate(phase):
+    """[rollout-2.1]"""
     now, begin = step(at(phase), Desired(V3))
     assert begin == Begin(Phase.FETCHING, V3)
     assert now.candidate == V3
@@ -131,10 +138,12 @@ def test_a_newer_wish_abandons_the_candidate(phase):
 
 @pytest.mark.parametrize("phase", sorted(ABANDONABLE))
 def test_wishing_for_the_active_version_cancels_the_rollout(phase):
+    """[rollout-2.3]"""
     assert step(at(phase), Desired(V1)) == (HOME, None)
 
 
 def test_a_wish_during_probation_waits_for_its_end():
+    """[rollout-2.2]"""
     now, begin = step(at(Phase.PROBATION), Desired(V3))
     assert begin is None
     now, begin = step(now, Passed(Phase.PROBATION, V2))
@@ -167,12 +176,14 @@ def test_the_first_model_ever_may_fail_and_leave_nothing_active():
 
 
 def test_a_late_answer_is_ignored():
+    """[rollout-1.6]"""
     now = at(Phase.SHADOW)
     assert step(now, Passed(Phase.FETCHING, V2)) == (now, None)
     assert step(now, Passed(Phase.SHADOW, V3)) == (now, None)
 
 
 def test_a_quarantined_version_is_not_fetched_again_until_it_is_forgiven():
+    """[rollout-1.3]"""
     home = replace(HOME, quarantined=(V2.digest,))
     now, begin = step(home, Desired(V2))
     assert (now.phase, begin) == (Phase.STEADY, None)
@@ -191,6 +202,7 @@ def test_the_quarantine_is_bounded_and_forgets_the_oldest():
 
 
 def test_a_model_no_longer_desired_is_retired():
+    """[rollout-2.4]"""
     now, begin = step(HOME, Desired(None))
     assert begin == Begin(Phase.RETIRING, V1)
     end, _ = drive(now, begin)
@@ -200,6 +212,7 @@ def test_a_model_no_longer_desired_is_retired():
 
 @pytest.mark.parametrize("phase", sorted(ABANDONABLE))
 def test_a_candidate_no_longer_desired_is_abandoned_with_the_active_one(phase):
+    """[rollout-2.4]"""
     now, begin = step(at(phase), Desired(None))
     assert begin == Begin(Phase.RETIRING, V1)
     assert V2 not in kept(now)
@@ -210,6 +223,7 @@ def test_retiring_what_never_was_is_done_at_once():
 
 
 def test_an_operator_may_go_back_to_the_version_before():
+    """[rollout-3.2]"""
     now, begin = step(HOME, Condemned(V1, "rolled back by command"))
     assert begin == Begin(Phase.ROLLING_BACK, V1)
     end, _ = drive(now, begin)
@@ -226,6 +240,7 @@ def test_condemning_the_candidate_fails_its_phase(phase):
 
 
 def test_condemning_the_last_version_there_is_changes_nothing():
+    """[rollout-3.3]"""
     last = Rollout(active=V1, known_good=V1)
     assert step(last, Condemned(V1, "worker died")) == (last, None)
 
@@ -236,6 +251,7 @@ def test_condemning_a_version_not_in_play_changes_nothing():
 
 
 def test_the_known_good_stays_loaded_until_probation_is_over():
+    """[rollout-3.1]"""
     assert loaded(at(Phase.PROBATION)) == {V1, V2}
     end, _ = drive(at(Phase.PROBATION), Begin(Phase.PROBATION, V2))
     assert loaded(end) == {V2}
