@@ -227,6 +227,7 @@ class Body:
             receipt=receipt,
             degraded=lambda model, why: events.tell("degraded", model, why),
             changed=changed,
+            factory=frozenset(package.ref for _, package in self.factory.values()),
         )
         models = Models(world, tasks)
         models.healer = Healer(

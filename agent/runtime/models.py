@@ -58,6 +58,7 @@ class World:
     receipt: Callable[[str, SwapTrace], None]
     degraded: Callable[[str, str], None]
     changed: Callable[[], None]
+    factory: frozenset[ModelRef] = frozenset()  # came with the device: no repository has them
 
 
 class Models:
@@ -189,7 +190,7 @@ class Models:
 
     async def _tidy(self, room: Room, rollout: Rollout) -> None:
         await room.keep(loaded(rollout))
-        keep = frozenset[ModelRef]().union(*(kept(m.driver.now) for m in self.rows.values()))
+        keep = self._world.factory.union(*(kept(m.driver.now) for m in self.rows.values()))
         await asyncio.to_thread(self._world.store.collect, sorted(keep | kept(rollout)))
 
     def _receipt(self, name: str, trace: SwapTrace) -> None:
