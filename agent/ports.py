@@ -292,6 +292,18 @@ class Journal(Protocol):
     def save_document(self, name: str, body: bytes) -> None: ...
 
 
+class Vault(Protocol):
+    """A second copy, apart from the journal, of the little that must outlive it."""
+
+    def keep(self, name: str, body: bytes) -> None:
+        """Durable on return.  Raises UnavailableError."""
+        ...
+
+    def recall(self, name: str) -> bytes | None:
+        """What was kept under `name` last; None if nothing was."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """One message waiting to go out: a batch of score rows, or an event."""

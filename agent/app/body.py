@@ -12,7 +12,7 @@ from typing import Self
 
 import structlog
 
-from agent.adapters.files import FileStore
+from agent.adapters.files import FileStore, FileVault
 from agent.adapters.mqtt.link import MqttLink
 from agent.adapters.sqlite.database import Database
 from agent.adapters.sqlite.journal import SqliteJournal
@@ -75,12 +75,16 @@ class Body:
     async def _build(cls, config: Config, rooms: ExitStack) -> Self:
         clock = choices.SystemClock()
         folder = Path(config.store.dir)
+        vault = FileVault(folder / "vault")
         database = Database(folder / "agent.db")
         rooms.callback(database.close)
         journal = SqliteJournal(database)
-        outbox = SqliteOutbox(database, int(config.store.outbox_mb * 2**20))
+        outbox = SqliteOutbox(
+            database, int(config.store.outbox_mb * 2**20), epoch_least=choices.epoch(vault) + 1
+        )
         rooms.callback(outbox.close)
-        resolver, trust = choices.resolver(config, journal, clock)
+        vault.keep("epoch", str(outbox.epoch()).encode())
+        resolver, trust = choices.resolver(config, journal, vault, clock)
         site = choices.broker(config, rooms)
         topics = Topics(config.mqtt.root, config.device.id)
         started = datetime.fromtimestamp(clock.wall(), UTC).isoformat(timespec="seconds")

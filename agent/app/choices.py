@@ -19,7 +19,7 @@ from agent.core.decoding import Decoder
 from agent.core.errors import RefusedError
 from agent.core.streams import StreamSpec
 from agent.core.topics import Topics
-from agent.ports import Clock, Engine, Faces, Fetcher, Journal, Link, Source
+from agent.ports import Clock, Engine, Faces, Fetcher, Journal, Link, Source, Vault
 from agent.runtime.chunked import ChunkedFetcher
 from agent.runtime.intake import Intake
 from agent.runtime.trusting import Trusting, Unanchored, Unsigned
@@ -83,6 +83,12 @@ def broker(config: Config, rooms: ExitStack) -> Broker:
     return Broker(config.mqtt.model_copy(update={"url": url}), resends_plainly=True)
 
 
+def epoch(vault: Vault) -> int:
+    """Of the last store this device had; 0 if this is its first, or nobody can tell."""
+    raw = vault.recall("epoch") or b"0"
+    return int(raw) if raw.isdigit() else 0
+
+
 def engine(config: Config) -> Engine:
     """Versions in worker processes, or in this one where the device is too small for that."""
     if config.engine.isolation == "inline":
@@ -113,7 +119,7 @@ def fetcher(config: Config, link: Link, rooms: ExitStack) -> Fetcher:
     return https
 
 
-def resolver(config: Config, journal: Journal, clock: Clock) -> tuple[Resolver, str]:
+def resolver(config: Config, journal: Journal, vault: Vault, clock: Clock) -> tuple[Resolver, str]:
     """Who says what may be installed, and what the faces say of it."""
     if config.repository.trust == "none":
         return Unsigned(), "none: unsigned packages are installed"
@@ -128,6 +134,7 @@ def resolver(config: Config, journal: Journal, clock: Clock) -> tuple[Resolver, 
     trusting = Trusting(
         root,
         journal,
+        vault,
         clock,
         built_at=agent.__built__,
         device=config.device.id,

@@ -10,7 +10,7 @@ from agent.core import catalog
 from agent.core.errors import RefusedError
 from agent.core.packages import Package
 from agent.core.trust import TrustState, UntrustedError, anchored, begin, resolve, trusted_now
-from agent.ports import Clock, Journal
+from agent.ports import Clock, Journal, Vault
 
 DOCUMENT = "trust"
 
@@ -50,23 +50,36 @@ class Trusting:
         self,
         root_file: bytes,
         journal: Journal,
+        vault: Vault,
         clock: Clock,
         *,
         built_at: float,
         device: str,
         groups: Sequence[str],
     ) -> None:
-        """Raises RefusedError where `root_file` is no root, or the stored state is damaged."""
+        """Raises RefusedError where `root_file` is no root, or both copies are damaged."""
         self._journal = journal
+        self._vault = vault
         self._clock = clock
         self._built_at = built_at
         self._device = device
         self._groups = groups
-        raw = journal.load_document(DOCUMENT)
-        if raw is None:
-            self._state = begin(root_file)
-        else:
-            self._state = anchored(TrustState.from_bytes(raw), root_file)
+        state = self._remembered()
+        self._state = begin(root_file) if state is None else anchored(state, root_file)
+
+    def _remembered(self) -> TrustState | None:
+        """What this device knew, from whichever copy is whole; None if it never knew anything."""
+        damage: UntrustedError | None = None
+        for copy in (self._journal.load_document, self._vault.recall):
+            raw = copy(DOCUMENT)
+            if raw is not None:
+                try:
+                    return TrustState.from_bytes(raw)
+                except UntrustedError as error:
+                    damage = error
+        if damage is not None:
+            raise damage  # to start over would forget the floor
+        return None
 
     def resolve(self, metadata: Mapping[str, bytes], name: str, release: int) -> Package:
         """The package, if its release is signed for this device and not below the floor.
@@ -95,5 +108,6 @@ class Trusting:
 
     def _keep(self, state: TrustState) -> None:
         if state != self._state:
+            self._vault.keep(DOCUMENT, state.to_bytes())
             self._journal.save_document(DOCUMENT, state.to_bytes())
             self._state = state

@@ -2,5 +2,6 @@
 
 from agent.adapters.files.contents import read_folder
 from agent.adapters.files.store import FileStore
+from agent.adapters.files.vault import FileVault
 
-__all__ = ["FileStore", "read_folder"]
+__all__ = ["FileStore", "FileVault", "read_folder"]

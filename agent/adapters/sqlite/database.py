@@ -50,6 +50,10 @@ CREATE TABLE outbox (
 """
 
 
+class _DamagedError(sqlite3.DatabaseError):
+    """What is in the file is no database of ours."""
+
+
 class Database:
     """One SQLite file, opened once; `close` commits what was asked for before it."""
 
@@ -60,7 +64,7 @@ class Database:
         self._wake = threading.Condition()
         self._closing = False
         self._watchers: list[Callable[[], None]] = []
-        self._connection = self._open()
+        self._connection = self._opened()
         self._thread = threading.Thread(target=self._write, name="sqlite", daemon=True)
         self._thread.start()
 
@@ -108,6 +112,19 @@ class Database:
             self._orders.append(order)
             self._wake.notify()
 
+    def _opened(self) -> sqlite3.Connection:
+        """The file, or where it is damaged a fresh one: what scores must not wait for a repair."""
+        try:
+            return self._open()
+        except _DamagedError as error:
+            aside = self.path.with_name(f"{self.path.name}.bad")
+            logger.error("database damaged, set aside", path=str(aside), why=str(error))  # noqa: TRY400
+            for suffix in ("", "-wal", "-shm"):
+                part = self.path.with_name(self.path.name + suffix)
+                if part.exists():
+                    part.replace(aside.with_name(aside.name + suffix))
+            return self._open()
+
     def _open(self) -> sqlite3.Connection:
         """Raises RefusedError where another agent has it, UnavailableError on any other no."""
         connection = sqlite3.connect(
@@ -116,12 +133,17 @@ class Database:
         try:
             for pragma in PRAGMAS:
                 connection.execute(f"PRAGMA {pragma}").fetchall()
+            (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            if found != "ok":
+                raise _DamagedError(found)
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if version == 0:
                 script = f"BEGIN; {SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;"
                 connection.executescript(script)
         except sqlite3.Error as error:
             connection.close()
+            if not isinstance(error, sqlite3.OperationalError):
+                raise _DamagedError(str(error)) from error
             if "locked" in str(error):
                 why = f"another agent runs on {self.path.parent}; stop it, or set another store.dir"
                 raise RefusedError(why) from error

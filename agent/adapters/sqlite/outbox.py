@@ -27,7 +27,12 @@ class SqliteOutbox:
     """The `Outbox` port."""
 
     def __init__(
-        self, database: Database, bytes_max: int, recent_bytes_max: int = RECENT_BYTES_MAX
+        self,
+        database: Database,
+        bytes_max: int,
+        recent_bytes_max: int = RECENT_BYTES_MAX,
+        *,
+        epoch_least: int = 1,
     ) -> None:
         self._database = database
         self._bytes_max = bytes_max
@@ -41,7 +46,7 @@ class SqliteOutbox:
         self._reader.setblocking(False)
         self._writer.setblocking(False)
         self._waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
-        stock = database.call(_take_stock)
+        stock = database.call(lambda c: _take_stock(c, epoch_least))
         self._records, self._bytes, self._given_up, self._epoch, self._floor = stock
         database.watch(self._after_commit)
 
@@ -183,8 +188,10 @@ def _weight(record: Record) -> int:
     return len(record.topic) + len(record.payload) + OVERHEAD_BYTES
 
 
-def _take_stock(connection: sqlite3.Connection) -> tuple[int, int, int, int, int]:
-    connection.execute("INSERT OR IGNORE INTO meta VALUES ('epoch', 1), ('given_up', 0)")
+def _take_stock(connection: sqlite3.Connection, epoch_least: int) -> tuple[int, int, int, int, int]:
+    connection.execute(
+        "INSERT OR IGNORE INTO meta VALUES ('epoch', ?), ('given_up', 0)", (epoch_least,)
+    )
     records, size, newest = connection.execute(
         f"SELECT count(*), total({_SIZE}), max(id) FROM outbox"
     ).fetchone()
