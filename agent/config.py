@@ -152,6 +152,9 @@ class Engine(_Section):
     start_s_max: Annotated[float, Field(gt=0)] = 30.0  # of an empty worker
     load_s_max: Annotated[float, Field(gt=0)] = 600.0
     run_s_max: Annotated[float, Field(gt=0)] = 10.0  # a run longer than this is a hang
+    golden_s: Annotated[float, Field(ge=0.1)] = (
+        10.0  # between proofs that the live session is right
+    )
     deaths_max: Annotated[int, Field(ge=1, le=100)] = 3  # of one version's worker within deaths_s
     deaths_s: Annotated[float, Field(gt=0)] = 300.0
 

@@ -27,6 +27,7 @@ from agent.runtime.events import Events
 from agent.runtime.healing import Healer
 from agent.runtime.lane import Lane
 from agent.runtime.models import Models, World
+from agent.runtime.proving import Prover
 from agent.runtime.receipts import SwapTrace
 from agent.runtime.reporter import Reporter
 from agent.runtime.router import Router
@@ -152,6 +153,7 @@ class Body:
             changed=changed,
             random=dice,
         )
+        prover = Prover(models, self.clock, config.engine.golden_s)
         self.lane.start()
         try:
             await models.reopen()
@@ -161,6 +163,7 @@ class Body:
                 topics=self.topics,
                 models=models,
                 wishes=wishes,
+                prover=prover,
                 lane=self.lane,
                 engine=self.engine,
                 outbox=self.outbox,
@@ -194,7 +197,7 @@ class Body:
             watchman = Watchman(self.lane, self.outbox, events, self.clock, lambda: reporter.report)
             await wishes.remember(list(config.device.groups))
             uplink = Uplink(self.outbox, self.link)
-            works = (self.link, reporter, wishes, uplink, watchman)
+            works = (self.link, reporter, wishes, uplink, watchman, prover)
             running = [tasks.create_task(work.run()) for work in works]
             running.append(tasks.create_task(router.run(tasks)))
             logger.info("running", device=config.device.id, http=config.http.bind)

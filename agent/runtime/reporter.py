@@ -21,6 +21,7 @@ from agent.core.topics import Topics
 from agent.ports import Clock, Engine, Faces, Link, Outbox
 from agent.runtime.lane import Lane
 from agent.runtime.models import Model, Models
+from agent.runtime.proving import Prover
 from agent.runtime.wishes import Wishes
 
 logger = structlog.get_logger(__name__)
@@ -41,6 +42,7 @@ class Reporter:
         topics: Topics,
         models: Models,
         wishes: Wishes,
+        prover: Prover,
         lane: Lane,
         engine: Engine,
         outbox: Outbox,
@@ -57,6 +59,7 @@ class Reporter:
         self._topics = topics
         self._models = models
         self._wishes = wishes
+        self._prover = prover
         self._lane = lane
         self._engine = engine
         self._outbox = outbox
@@ -225,6 +228,8 @@ class Reporter:
                 reasons.append(f"{name}:{model.active.release} is not loaded: {model.why}")
             elif model.state == "Unhealthy" and not model.counts.balanced:
                 reasons.append(f"{name}: the account of its readings does not balance")
+            if wrong := self._prover.why_not(name):
+                reasons.append(f"{name}: {wrong}")
             scoring = self._models.rows[name].scoring
             if scoring.slot.seat is not None and scoring.slot.seat.lost:
                 reasons.append(f"{name}: its worker is gone and being brought back")
