@@ -72,10 +72,12 @@ class Lane:
         return not self._thread.is_alive()
 
     def call(self, function: Callable[[], T]) -> "Future[T]":
-        """Run `function` on the lane's thread, between two turns."""
+        """Run `function` on the lane's thread, between two turns; not if it was cancelled first."""
         future: Future[T] = Future()
 
         def run() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
             try:
                 future.set_result(function())
             except Exception as error:  # noqa: BLE001  # belongs to the caller, not to the lane

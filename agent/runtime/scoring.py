@@ -194,6 +194,7 @@ class Scoring:
     def question(self, seat: Seat, values: NDArray[Any], now: float) -> "Future[ScoreColumns]":
         """Have `values` [n, F] scored and not counted; the future is set on the lane's thread."""
         n, asked = len(values), Future[ScoreColumns]()
+        asked.set_running_or_notify_cancel()  # who gives up on it cannot take it from us
         keys, times = np.zeros(n, np.int32), np.zeros(n)
         self.slot.lease(seat)
         self.jobs.add(Chunk(seat, keys, times, values, 0, now, [], asked), now)
