@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from agent.core.errors import UnfitError
 from agent.ports import Answer, WorkerLostError
 from agent.runtime.batches import Chunk
 from agent.runtime.seats import Seat
@@ -95,10 +96,8 @@ class Jobs:
         for answer in answers:
             for job in self._jobs:
                 if job.number == answer.job and job.out and job.chunk.seat is seat:
-                    job.answer = answer
+                    job.answer = _remembered(seat, job.chunk, answer)
                     seat.jobs_out -= 1
-                    if seat.states is not None and not answer.error:
-                        seat.states.scatter(job.chunk.keys, seat.named(answer.outputs))
                     break
 
     def answered(self) -> Iterator[tuple[Chunk, Answer]]:
@@ -152,3 +151,13 @@ class Jobs:
             logger.warning("a run hangs", model=str(job.chunk.seat.ref), after_s=self._run_s_max)
             job.chunk.seat.session.kill()
             job.sent = now  # its end is told by the session, and not asked for twice
+
+
+def _remembered(seat: Seat, chunk: Chunk, answer: Answer) -> Answer:
+    """`answer`, with the states it carries kept; a failed one where they are not what was said."""
+    if seat.states is not None and not answer.error:
+        try:
+            seat.states.scatter(chunk.keys, seat.named(answer.outputs))
+        except UnfitError as error:
+            return Answer(answer.job, (), answer.run_ms, str(error))
+    return answer
