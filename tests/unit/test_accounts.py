@@ -1,0 +1,69 @@
+"""The account: what is counted where, and what a restart makes of it."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.core.health import Counts
+from agent.runtime.accounts import Account
+
+counts = st.integers(0, 10**12)
+accounts = st.builds(
+    Account,
+    scored=counts,
+    rejected=st.dictionaries(st.sampled_from(["range", "late", "run"]), st.integers(1, 99)),
+    expired=counts,
+    held=counts,
+    flying=counts,
+    next_seq=counts,
+    last_score=st.floats(0, 2e9),
+)
+
+
+def balanced(account: Account) -> Account:
+    rejected = sum(account.rejected.values())
+    pending = account.held + account.flying
+    account.readings = account.scored + rejected + account.expired + pending
+    return account
+
+
+def test_rejected_readings_are_counted_by_reason_and_nothing_is_no_reason():
+    account = Account()
+    account.reject({"range": 2, "late": 0})
+    account.reject({"range": 1, "run": 3})
+    assert account.rejected == {"range": 3, "run": 3}
+
+
+def test_what_is_pending_is_what_is_held_and_what_flies():
+    account = Account(readings=10, scored=1, rejected={"range": 2}, expired=3, held=1, flying=3)
+    assert account.counts() == Counts(10, 1, {"range": 2}, 3, 4)
+    assert account.counts().balanced
+
+
+def test_the_counts_shown_do_not_change_with_the_account():
+    account = Account(rejected={"range": 1})
+    shown = account.counts()
+    account.reject({"range": 1})
+    assert shown.rejected == {"range": 1}
+
+
+@pytest.mark.parametrize(
+    ("redelivered", "readings", "expired"),
+    [(True, 100 - 7, 2 + 5), (False, 100, 2 + 5 + 7)],
+)
+def test_after_a_restart_open_windows_are_expired_and_flying_readings_come_again_or_are_too(
+    redelivered, readings, expired
+):
+    raw = balanced(Account(scored=86, expired=2, held=5, flying=7, next_seq=86)).encode()
+    after = Account.restored(raw, redelivered=redelivered)
+    assert (after.readings, after.expired) == (readings, expired)
+    assert (after.held, after.flying, after.scored, after.next_seq) == (0, 0, 86, 86)
+
+
+@given(accounts, st.booleans())
+def test_an_account_that_balances_still_does_after_a_restart_and_another(account, redelivered):
+    once = Account.restored(balanced(account).encode(), redelivered=redelivered)
+    assert once.counts().balanced
+    assert once.counts().pending == 0
+    assert (once.next_seq, once.last_score) == (account.next_seq, account.last_score)
+    assert Account.restored(once.encode(), redelivered=redelivered) == once

@@ -1,0 +1,261 @@
+"""What keeps things, without a disk: journal, outbox, store, fetcher.
+
+The contract suites run over journal and outbox here as over the real ones.  Each can be told to
+fail, as a disk or a network would.
+"""
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+
+from agent.core.errors import UnavailableError
+from agent.core.names import ModelRef
+from agent.core.packages import FileEntry, Package
+from agent.core.rollout import Rollout
+from agent.ports import Entry, Partial, Record
+
+OVERHEAD_BYTES = 64  # of a record, beside topic and payload
+
+
+class Power(BaseException):
+    """The plug is pulled: nothing in the agent may catch it."""
+
+
+class MemoryJournal:
+    """The `Journal` port.  `fails` names the saves that fail, counted from 1, and with what."""
+
+    def __init__(self) -> None:
+        self.rollouts: dict[str, Rollout] = {}
+        self.documents: dict[str, bytes] = {}
+        self.saves = 0
+        self.fails: dict[int, BaseException] = {}
+        self.closed = False
+
+    def load(self, model: str) -> Rollout:
+        return self.rollouts.get(model, Rollout())
+
+    def save(self, model: str, rollout: Rollout) -> None:
+        self._write()
+        self.rollouts[model] = rollout
+
+    def models(self) -> Sequence[str]:
+        return list(self.rollouts)
+
+    def load_document(self, name: str) -> bytes | None:
+        return self.documents.get(name)
+
+    def save_document(self, name: str, body: bytes) -> None:
+        self._write()
+        self.documents[name] = body
+
+    def _write(self) -> None:
+        if self.closed:
+            raise UnavailableError("the journal is closed")
+        self.saves += 1
+        if (error := self.fails.get(self.saves)) is not None:
+            raise error
+
+
+class MemoryOutbox:
+    """The `Outbox` port.  Commits at once, or with `by_hand` when `commit` is called."""
+
+    def __init__(self, bytes_max: int = 2**20, *, by_hand: bool = False) -> None:
+        self.entries: list[Entry] = []  # as they were committed
+        self.by_hand = by_hand
+        self._bytes_max = bytes_max
+        self._lock = threading.Lock()
+        self._queued: list[tuple[int, Entry]] = []
+        self._records: dict[int, Record] = {}
+        self._accounts: dict[tuple[str, str], bytes] = {}
+        self._marks: dict[str, bytes] = {}
+        self._gaps: list[tuple[str, str, int, int]] = []
+        self._given_up = 0
+        self._ticket = self._durable = self._id = 0
+        self._waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
+        self._reader, self._writer = socket.socketpair()
+        self._reader.setblocking(False)
+        self._writer.setblocking(False)
+
+    def add(self, entry: Entry) -> int:
+        with self._lock:
+            self._ticket += 1
+            self._queued.append((self._ticket, entry))
+            ticket = self._ticket
+        if not self.by_hand:
+            self.commit()
+        return ticket
+
+    def commit(self) -> None:
+        """Make durable what was added."""
+        with self._lock:
+            for ticket, entry in self._queued:
+                self.entries.append(entry)
+                for record in entry.records:
+                    self._id += 1
+                    self._records[self._id] = record
+                self._accounts |= entry.accounts
+                self._marks |= entry.marks
+                self._durable = ticket
+            self._queued.clear()
+            self._evict()
+        with contextlib.suppress(BlockingIOError):
+            self._writer.send(b"\0")
+        for loop, event in list(self._waiters):
+            loop.call_soon_threadsafe(event.set)
+
+    def committed(self) -> int:
+        with contextlib.suppress(BlockingIOError):
+            while self._reader.recv(4096):
+                pass
+        return self._durable
+
+    def fileno(self) -> int:
+        return self._reader.fileno()
+
+    def accounts(self) -> Mapping[tuple[str, str], bytes]:
+        return dict(self._accounts)
+
+    def marks(self) -> Mapping[str, bytes]:
+        return dict(self._marks)
+
+    def epoch(self) -> int:
+        return 1
+
+    async def batch(self, after: int, records_max: int) -> Sequence[tuple[int, Record]]:
+        event = asyncio.Event()
+        waiter = (asyncio.get_running_loop(), event)
+        self._waiters.append(waiter)
+        try:
+            while True:
+                event.clear()
+                with self._lock:
+                    newer = (pair for pair in self._records.items() if pair[0] > after)
+                    if found := list(islice(newer, records_max)):
+                        return found
+                await event.wait()
+        finally:
+            self._waiters.remove(waiter)
+
+    def accept(self, ids: Sequence[int]) -> None:
+        with self._lock:
+            for record_id in ids:
+                self._records.pop(record_id, None)
+
+    def depth(self) -> Mapping[str, int]:
+        with self._lock:
+            size = sum(map(_weight, self._records.values()))
+            return {"records": len(self._records), "bytes": size, "gaps": self._given_up}
+
+    def take_gaps(self) -> Sequence[tuple[str, str, int, int]]:
+        """(stream, model, first seq, rows) of what was given up since last asked."""
+        gaps, self._gaps = self._gaps, []
+        return gaps
+
+    def close(self) -> None:
+        """Let go of the descriptors."""
+        self._reader.close()
+        self._writer.close()
+
+    def _evict(self) -> None:
+        size = sum(map(_weight, self._records.values()))
+        for record_id in sorted(self._records, key=lambda i: (-self._records[i].priority, i)):
+            if size <= self._bytes_max:
+                return
+            record = self._records.pop(record_id)
+            size -= _weight(record)
+            self._given_up += record.rows
+            self._gaps.append((record.stream, record.model, record.first_seq, record.rows))
+
+
+def _weight(record: Record) -> int:
+    return len(record.topic) + len(record.payload) + OVERHEAD_BYTES
+
+
+class MemoryPartial:
+    """The `Partial` port."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.body = bytearray(size)
+        self.written = 0
+        self.closed = False
+
+    def holes(self) -> Sequence[tuple[int, int]]:
+        return [(self.written, self.size)] if self.written < self.size else []
+
+    def write(self, offset: int, chunk: bytes) -> None:
+        self.body[offset : offset + len(chunk)] = chunk
+        self.written = offset + len(chunk)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class FolderStore:
+    """The `Store` port over folders that a test has put in place."""
+
+    def __init__(self) -> None:
+        self.folders: dict[ModelRef, Path] = {}
+        self.waiting: dict[ModelRef, Path] = {}  # that `adopt` will find
+        self.partials: dict[str, MemoryPartial] = {}
+        self.kept: list[Sequence[ModelRef]] = []  # of each `collect`
+        self.fails: list[Exception] = []  # what the next calls of `adopt` and `collect` raise
+
+    def path_of(self, ref: ModelRef) -> Path | None:
+        return self.folders.get(ref)
+
+    def partial(self, package: Package, file: FileEntry) -> MemoryPartial:
+        return self.partials.setdefault(file.sha256, MemoryPartial(file.size))
+
+    def adopt(self, package: Package) -> Path:
+        self._fail()
+        self.folders[package.ref] = self.waiting[package.ref]
+        return self.folders[package.ref]
+
+    def adopt_folder(self, folder: Path) -> Package:
+        raise UnavailableError(f"{folder} is not for this store")
+
+    def discard(self, ref: ModelRef) -> None:
+        self.folders.pop(ref, None)
+
+    def collect(self, keep: Sequence[ModelRef]) -> int:
+        self._fail()
+        self.kept.append(list(keep))
+        return 0
+
+    def _fail(self) -> None:
+        if self.fails:
+            raise self.fails.pop(0)
+
+
+class MemoryFetcher:
+    """The `Fetcher` port: files by digest, and metadata.  `fails` is raised first, one a call."""
+
+    def __init__(self) -> None:
+        self.bundle: dict[str, bytes] = {}
+        self.blobs: dict[str, bytes] = {}
+        self.fails: list[Exception] = []
+        self.asked = 0  # for metadata
+
+    async def metadata(self) -> Mapping[str, bytes]:
+        self.asked += 1
+        self._fail()
+        return dict(self.bundle)
+
+    async def fetch(self, file: FileEntry, into: Partial, progress: Callable[[int], None]) -> None:
+        blob = self.blobs[file.sha256]
+        for start, end in into.holes():
+            middle = (start + end) // 2
+            into.write(start, blob[start:middle])
+            progress(middle - start)
+            self._fail()
+            into.write(middle, blob[middle:end])
+            progress(end - middle)
+
+    def _fail(self) -> None:
+        if self.fails:
+            raise self.fails.pop(0)
