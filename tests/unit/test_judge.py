@@ -9,7 +9,7 @@ from agent.core.judge import LATENCY_SLACK_MS, ROWS_FOR_P99, probation
 from agent.core.manifest import ProbationBar
 
 
-def seen(windows=0, seconds=0.0, errors=0, ms=None, rows=ROWS_FOR_P99, before=math.nan):
+def seen(windows=0, seconds=0.0, *, errors=0, ms=None, rows=ROWS_FOR_P99, before=math.nan):
     evidence = Evidence(windows, errors, seconds=seconds, before_p99_ms=before, why="nan")
     if ms is not None:
         evidence.latency.add(ms, rows)

@@ -1,4 +1,4 @@
-"""One model on one stream: every reading accounted for and every score in order, whatever happens."""
+"""One model on one stream: every reading accounted for, every score in order, whatever happens."""
 
 import numpy as np
 import orjson
@@ -259,7 +259,7 @@ def test_scores_that_are_no_numbers_go_out_as_null_and_are_evidence(river):
     with pytest.warns(RuntimeWarning):
         river.push(3)
         river.finish()
-    assert [s for s in river.bodies[0]["score"]] == [1, None, 3]
+    assert river.bodies[0]["score"] == [1, None, 3]
     assert (seat.evidence.errors, seat.evidence.windows) == (1, 3)
     assert "finite" in seat.evidence.why
     assert river.account.scored == 3

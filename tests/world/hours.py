@@ -1,8 +1,8 @@
 """Time that only moves when told, or when nothing else is left to do.
 
 `HandClock` is a clock a test moves.  `passing(main, clock)` runs a coroutine on an event loop that
-lives by such a clock: threads are run on the spot and sleeps are jumped over as soon as nothing else
-can happen, so that hours of back-off cost nothing and come out the same each time.
+lives by such a clock: threads are run on the spot and sleeps are jumped over as soon as nothing
+else can happen, so that hours of back-off cost nothing and come out the same each time.
 """
 
 import asyncio

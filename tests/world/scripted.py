@@ -26,7 +26,7 @@ def last_of_first(inputs: Sequence[Array]) -> Sequence[Array]:
 
 
 class ScriptedSession:
-    """The `Session` port over a socket pair.  Answers when told (`answer`), or at once (`quick`)."""
+    """The `Session` port over a socket pair.  Answers when told, or at once (`quick`)."""
 
     wanted = provider = "cpu"
     fallback = ""

@@ -1,0 +1,211 @@
+"""Batches on their way through sessions: order, lost workers, poison, hangs."""
+
+import pytest
+
+from agent.runtime.scoring import Limits
+from tests.world.river import River
+
+
+@pytest.fixture
+def river():
+    with River(limits=Limits(rows_max=2, tries_max=3, run_s_max=10.0)) as river:
+        river.seat_1 = river.seat(1)
+        river.swap(river.seat_1)
+        yield river
+
+
+def lose(river, seat):
+    seat.session.die("signal 11")
+    river.turn()
+
+
+def revive(river, seat):
+    seat.session.revive()
+    seat.revived()
+    river.turn()
+
+
+def test_no_more_jobs_are_out_than_the_session_takes(river):
+    river.push(10)
+    river.turn()
+    assert len(river.seat_1.session.taken) == river.seat_1.session.jobs_max == 2
+    river.seat_1.session.answer(2)
+    river.turn()
+    assert len(river.seat_1.session.taken) == 2
+    assert len(river.seat_1.session.seen) == 4
+
+
+def test_a_stateful_version_has_one_job_out(river):
+    seat = river.stateful(2)
+    river.swap(seat)
+    river.push(4, keys=[0, 1, 0, 1])
+    river.turn()
+    assert len(seat.session.taken) == 1
+    assert seat.jobs_max == 1 < seat.session.jobs_max
+
+
+def test_a_lost_worker_is_told_once_and_counted(river):
+    river.push(4)
+    river.turn()
+    lose(river, river.seat_1)
+    assert river.lost == [(river.seat_1, "signal 11")]
+    river.push(2)
+    river.turn()
+    assert len(river.lost) == 1
+    assert (river.seat_1.evidence.deaths, river.seat_1.jobs_out) == (1, 0)
+
+
+def test_a_worker_found_dead_at_submit_is_lost_too_and_its_batch_is_kept(river):
+    river.seat_1.session.dead = "gone"
+    river.push(2)
+    river.turn()
+    assert river.lost == [(river.seat_1, "gone")]
+    revive(river, river.seat_1)
+    river.finish()
+    assert river.scores == [1, 2]
+
+
+def test_what_a_lost_worker_had_is_sent_again_in_order(river):
+    river.push(8)
+    river.turn()
+    lose(river, river.seat_1)
+    assert not river.seat_1.session.taken
+    revive(river, river.seat_1)
+    seen = [x[0].ravel().tolist() for x in river.seat_1.session.seen]
+    assert seen == [[1, 2], [3, 4], [1, 2], [3, 4]]
+    river.finish()
+    assert river.scores == list(range(1, 9))
+    river.check()
+
+
+def test_an_answer_that_came_before_the_death_is_not_asked_for_again(river):
+    river.push(4)
+    river.turn()
+    river.seat_1.session.answer()
+    river.seat_1.session.die()
+    river.turn()
+    river.turn()
+    assert river.scores == [1, 2]
+    revive(river, river.seat_1)
+    assert [
+        x[0].ravel().tolist() for x in river.seat_1.session.taken and river.seat_1.session.seen
+    ][-1] == [3, 4]
+    river.finish()
+    river.check()
+
+
+def test_nothing_is_sent_to_a_worker_that_is_gone(river):
+    river.push(2)
+    river.turn()
+    lose(river, river.seat_1)
+    river.push(4)
+    river.turn()
+    assert len(river.seat_1.session.seen) == 1
+
+
+def test_a_batch_that_keeps_killing_workers_is_given_up_and_the_others_are_not(river):
+    river.push(4)  # two batches; the first is poison
+    river.turn()
+    for _ in range(2):
+        lose(river, river.seat_1)
+        assert river.account.rejected == {}
+        revive(river, river.seat_1)
+    lose(river, river.seat_1)
+    assert river.account.rejected == {"run": 2}
+    assert "3 workers did not survive this batch" in river.seat_1.evidence.why
+    river.finish()
+    assert river.scores == [3, 4]
+    river.check()
+
+
+def test_only_the_oldest_batch_is_to_blame_for_a_death(river):
+    river.push(4)
+    river.turn()
+    for _ in range(2):
+        lose(river, river.seat_1)
+        revive(river, river.seat_1)
+    river.seat_1.session.answer()  # the first was innocent after all
+    river.turn()
+    for _ in range(2):
+        lose(river, river.seat_1)
+        revive(river, river.seat_1)
+    assert river.account.rejected == {}
+    river.finish()
+    assert river.scores == [1, 2, 3, 4]
+
+
+def test_a_batch_handed_to_another_version_starts_with_a_clean_record(river):
+    bad = river.seat(2)
+    river.swap(bad)
+    river.push(2)
+    river.turn()
+    for _ in range(2):
+        lose(river, bad)
+        revive(river, bad)
+    river.take_back(bad, river.seat_1)
+    river.turn()
+    lose(river, river.seat_1)
+    assert river.account.rejected == {}
+    river.finish()
+    assert river.by_release == [(1, 1), (1, 2)]
+
+
+def test_a_run_that_takes_too_long_is_killed_once(river):
+    river.push(2)
+    river.turn()
+    assert river.scoring.jobs.next_hang() == river.clock.monotonic() + 10.0
+    river.clock.forward(9.9)
+    river.turn()
+    assert river.seat_1.session.kills == 0
+    river.clock.forward(0.1)
+    river.scoring.jobs.hung(river.clock.monotonic())
+    river.scoring.jobs.hung(river.clock.monotonic())
+    assert river.seat_1.session.kills == 1
+    river.turn()
+    assert river.lost == [(river.seat_1, "killed, it took too long")]
+    river.finish()
+    assert river.scores == [1, 2]
+
+
+def test_nothing_hangs_while_nothing_is_out(river):
+    assert river.scoring.jobs.next_hang() is None
+    river.push(2)
+    river.turn()
+    river.seat_1.session.answer()
+    river.scoring.jobs.collect(river.seat_1)
+    assert river.scoring.jobs.next_hang() is None
+    river.clock.forward(60)
+    river.turn()
+    assert river.seat_1.session.kills == 0
+
+
+def test_what_waits_for_a_worker_does_not_hang(river):
+    river.push(2)
+    river.turn()
+    lose(river, river.seat_1)
+    assert river.scoring.jobs.next_hang() is None
+
+
+def test_a_version_that_is_swapped_out_and_lost_is_still_waited_for(river):
+    river.push(2)
+    river.turn()
+    new = river.seat(2)
+    river.swap(new)
+    river.push(2)
+    lose(river, river.seat_1)
+    assert not new.session.seen
+    revive(river, river.seat_1)
+    river.finish()
+    assert river.by_release == [(1, 1), (1, 2), (2, 3), (2, 4)]
+    assert river.released == [river.seat_1]
+
+
+def test_an_answer_to_nobody_is_ignored(river):
+    river.push(2)
+    river.turn()
+    session = river.seat_1.session
+    session.answer()
+    session._answers.append(session._answers[0])
+    river.turn()
+    assert river.scores == [1, 2]
+    assert river.seat_1.jobs_out == 0
