@@ -39,6 +39,7 @@ PROVIDERS = (
 )
 
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)$")
+_UNKNOWN = "extra_forbidden"  # as pydantic calls a member that no model has
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 Name = Annotated[str, Field(pattern=ID_PATTERN)]
@@ -357,10 +358,16 @@ def parse(raw: bytes) -> Manifest:
 
 
 def first_complaint(error: ValidationError) -> str:
-    """The first thing wrong, as `path.to.member: what is wrong with it`, and how many more."""
-    first, *more = error.errors(include_url=False)
+    """The first thing wrong, as `path.to.member: what is wrong with it`, and how many more.
+
+    A name that is not known goes first: where it was misspelt, the right one is missing as well.
+    """
+    complaints = error.errors(include_url=False)
+    first, *more = sorted(complaints, key=lambda complaint: complaint["type"] != _UNKNOWN)
     where = ".".join(str(part) for part in first["loc"]) or "document"
     text = first["msg"].removeprefix("Value error, ")
+    if first["type"] == _UNKNOWN:
+        text = "there is no such name here"
     tail = f" (and {len(more)} more)" if more else ""
     return f"{where}: {text[0].lower()}{text[1:]}{tail}"
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.worker.loaded import Loaded
-from agent.worker.refusals import RefusalError, shortened, unfit
+from agent.worker.refusals import RefusalError, is_memory, shortened, unfit
 
 Array = NDArray[Any]
 BYTES_MAX = 64 * 2**20  # of the samples, unpacked
@@ -85,6 +85,8 @@ class Golden:
             got = self._loaded.run(self._inputs, options)
         except Exception as error:  # noqa: BLE001  onnxruntime's errors share no base but this
             why = f"the golden samples do not run: {shortened(error)}"
+            if is_memory(error):
+                why = "the golden samples need more memory than a worker may use here"
             return {"ok": False, "samples": self.samples, "why": why, "worst": 0.0, "run_ms": []}
         run_ms = (time.perf_counter_ns() - started) / 1e6
         worst, why = 0.0, ""

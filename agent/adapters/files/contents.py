@@ -38,6 +38,7 @@ def read_manifest(folder: Path) -> Manifest:
         UnavailableError: the disk said no.
     """
     path = folder / MANIFEST_FILE
+    _refuse_link(path)
     if not path.is_file():
         raise UnfitError(f"{folder} has no {MANIFEST_FILE}; `edge-agent model init` writes one")
     with weather(f"cannot read {path}"), open_regular(path) as file:
@@ -51,6 +52,7 @@ def read_model(path: Path) -> OnnxFacts:
         UnfitError: there is none, or it is bad.
         UnavailableError: the disk said no.
     """
+    _refuse_link(path)
     if not path.is_file():
         raise UnfitError(f"there is no {path}")
     if path.stat().st_size == 0:
@@ -84,7 +86,8 @@ def read_folder(folder: Path) -> Contents:
     files = []
     for name in sorted(wanted):
         path = folder / name
-        if path.is_symlink() or not path.is_file():
+        _refuse_link(path)
+        if not path.is_file():
             raise UnfitError(f"{folder} lacks {name}, in which {MODEL_FILE} keeps weights")
         size = path.stat().st_size
         if size > FILE_BYTES_MAX:
@@ -92,3 +95,9 @@ def read_folder(folder: Path) -> Contents:
         with weather(f"cannot read {path}"):
             files.append(FileEntry(name, size, sha256_of(path)))
     return Contents(manifest, facts, tuple(files))
+
+
+def _refuse_link(path: Path) -> None:
+    """What a link points to may change after it was looked at."""
+    if path.is_symlink():
+        raise UnfitError(f"{path.name} is a symbolic link; a package has plain files only")
