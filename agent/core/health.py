@@ -118,12 +118,14 @@ class StreamHealth:
     last_reading: str = ""  # ISO 8601, UTC
     paused: bool = False
     trouble: str = ""
+    last_reject: Mapping[str, str] = field(default_factory=dict)  # reason -> of the latest, why
 
     def document(self) -> dict[str, Any]:
         """As a member of `streams` in the reported document."""
         return {
             "in": self.readings,
             "rejected": dict(self.rejected),
+            "last_reject": dict(self.last_reject),
             "last_reading": self.last_reading,
             "paused": self.paused,
             "trouble": self.trouble,

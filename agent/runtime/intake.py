@@ -54,4 +54,5 @@ class Intake:
             last_reading=iso,
             paused=self.paused,
             trouble=trouble,
+            last_reject=dict(self.decoder.last_reject),
         )
