@@ -248,7 +248,7 @@ class Store(Protocol):
         """Check every file's size and SHA-256 and make the version appear, durably, at once.
 
         Raises:
-            UnfitError: a digest is wrong (the bad file is dropped, so a new fetch starts clean).
+            DamagedError: a digest is wrong (the bad file is dropped, so a new fetch starts clean).
             UnavailableError: a file is missing or incomplete, or the disk said no.
         """
         ...

@@ -233,6 +233,7 @@ class Body:
             receipt_s=config.report.receipt,
             receipt=receipt,
             degraded=lambda model, why: events.tell("degraded", model, why),
+            refused=lambda model, why: events.tell("refusal", model, why),
             changed=changed,
             factory=frozenset(package.ref for _, package in self.factory.values()),
         )

@@ -1,6 +1,8 @@
 """Ways to fail, by who is to blame.  Anything else that is raised is a bug and ends the process.
 
     UnavailableError    weather: the world said no; worth retrying, nobody is to blame
+    DamagedError        weather too: what came is not what was signed.  Fetched again it may be; the
+                        digest that was promised is not to blame and is never quarantined for it
     MisfitError         these bytes do not fit this device (memory, provider, opset): not tried
                         again until the wish or the device changes, and not quarantined
     UnfitError          verdict: these bytes are bad; never worth retrying: quarantined
@@ -12,6 +14,10 @@ The text of each is one sentence for a person: what happened, and what to do if 
 
 class UnavailableError(Exception):
     """Weather: the world said no.  Worth retrying; nobody is to blame."""
+
+
+class DamagedError(UnavailableError):
+    """What came is not what was signed: fetch it again, but not for ever."""
 
 
 class MisfitError(Exception):

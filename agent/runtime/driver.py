@@ -4,13 +4,12 @@ It decides nothing; what there is to decide is in `core.rollout`.
 """
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from random import Random
 
 import structlog
 
-from agent.core.errors import MisfitError, UnavailableError, UnfitError
+from agent.core.errors import DamagedError, MisfitError, UnavailableError, UnfitError
 from agent.core.names import ModelRef
 from agent.core.retry import delays
 from agent.core.rollout import (
@@ -39,7 +38,8 @@ class Driver:
     """Owns the one task that works on the one candidate of `model`.
 
     `tidy` is called after each step with the state before and after: sessions and files that are no
-    longer wanted go there.  `changed` is told that there is something new to report.
+    longer wanted go there.  `refused` is told why a version was not taken; one that had taken the
+    stream is rolled back instead.  `changed` is told that there is something new to report.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class Driver:
         journal: Journal,
         *,
         tidy: Callable[[Rollout], Awaitable[None]],
+        refused: Callable[[str], None],
         changed: Callable[[], None],
         random: Random,
     ) -> None:
@@ -58,6 +59,7 @@ class Driver:
         self._work = work
         self._journal = journal
         self._tidy = tidy
+        self._refused = refused
         self._changed = changed
         self._random = random
         self._inbox: asyncio.Queue[Event] = asyncio.Queue(EVENTS_MAX)
@@ -93,37 +95,20 @@ class Driver:
                         await self._enter(after, begin, tasks)
             finally:
                 self._cancel()
-                with contextlib.suppress(UnavailableError):  # then the next start proves less
-                    self._journal.save(self.model, suspend(self.now))
+                self._journal.save(self.model, suspend(self.now))
 
     async def _enter(self, after: Rollout, begin: Begin | None, tasks: asyncio.TaskGroup) -> None:
         moved = (after.phase, after.candidate) != (self.now.phase, self.now.candidate)
         if moved or begin is not None:
             self._cancel()
-        await self._keep(after)
+        if after.phase is Phase.STEADY and after.reason not in ("", self.now.reason):
+            self._refused(after.reason)
+        await asyncio.to_thread(self._journal.save, self.model, after)
         self.now = after
-        try:
-            await self._tidy(after)
-        except UnavailableError as error:  # the next step tidies again
-            logger.warning("not tidied", model=self.model, why=str(error))
+        await self._tidy(after)
         if begin is not None:
             self._task = tasks.create_task(self._attempt(begin), name=f"{begin.phase} {begin.ref}")
         self._changed()
-
-    async def _keep(self, after: Rollout) -> None:
-        """Journal `after`, however long the disk says no: nothing may run ahead of the journal."""
-        weather = self.weather
-        for delay_s in delays(RETRY_S_FIRST, RETRY_S_MAX, self._random):
-            try:
-                await asyncio.to_thread(self._journal.save, self.model, after)
-            except UnavailableError as error:
-                logger.warning("cannot journal", model=self.model, why=str(error))
-                self.weather = str(error)
-                self._changed()
-                await asyncio.sleep(delay_s)
-            else:
-                self.weather = weather
-                return
 
     def _cancel(self) -> None:
         self.weather = ""
@@ -135,16 +120,26 @@ class Driver:
         for delay_s in delays(RETRY_S_FIRST, RETRY_S_MAX, self._random):
             try:
                 await self._work[begin.phase](begin.ref)
+            except (UnfitError, MisfitError, DamagedError) as error:
+                why = str(error).removeprefix(f"{begin.ref}: ")
+                await self._inbox.put(Failed(begin.phase, begin.ref, why, _blame_of(error)))
+                return
             except UnavailableError as error:
                 logger.info("waiting", model=self.model, phase=str(begin.phase), why=str(error))
                 self.weather = str(error)
                 self._changed()
                 await asyncio.sleep(delay_s)
-            except (UnfitError, MisfitError) as error:
-                blame = Blame.VERDICT if isinstance(error, UnfitError) else Blame.MISFIT
-                await self._inbox.put(Failed(begin.phase, begin.ref, str(error), blame))
-                return
             else:
                 self.weather = ""
                 await self._inbox.put(Passed(begin.phase, begin.ref))
                 return
+
+
+def _blame_of(error: UnfitError | MisfitError | DamagedError) -> Blame:
+    match error:
+        case UnfitError():
+            return Blame.VERDICT
+        case MisfitError():
+            return Blame.MISFIT
+        case _:
+            return Blame.WEATHER

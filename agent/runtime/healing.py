@@ -46,7 +46,7 @@ class Healer:
         self._lane = lane
         self._pool = pool
         self._clock = clock
-        self._deaths_max = deaths_max
+        self.deaths_max = deaths_max
         self._deaths_s = deaths_s
         self._condemned = condemned
         self._changed = changed
@@ -57,13 +57,13 @@ class Healer:
     def lost(self, scoring: Scoring, seat: Seat, why: str) -> None:
         """A worker is gone.  Called on the lane's thread."""
         now = self._clock.monotonic()
-        deaths = self._deaths.setdefault(seat.ref, deque(maxlen=self._deaths_max))
+        deaths = self._deaths.setdefault(seat.ref, deque(maxlen=self.deaths_max))
         deaths.append(now)
         logger.warning("worker lost", model=str(seat.ref), why=why)
         self._changed()
-        if len(deaths) == self._deaths_max and now - deaths[0] <= self._deaths_s:
+        if len(deaths) == self.deaths_max and now - deaths[0] <= self._deaths_s:
             deaths.clear()
-            self._condemned(scoring.model, seat.ref, f"{why}, {self._deaths_max} times")
+            self._condemned(scoring.model, seat.ref, f"{why}, {self.deaths_max} times")
         self._pool.submit(self._revive, scoring, seat)
 
     def stop(self) -> None:
@@ -74,7 +74,7 @@ class Healer:
         why = ""
         waits = delays(RETRY_S_FIRST, RETRY_S_MAX, self._random)
         for _, delay_s in zip(range(TRIES_MAX), waits, strict=False):
-            if self._stopping.is_set():
+            if self._stopping.is_set() or seat.closed:
                 return
             try:
                 seat.session.revive()

@@ -57,6 +57,7 @@ class World:
     receipt_s: float
     receipt: Callable[[str, SwapTrace], None]
     degraded: Callable[[str, str], None]
+    refused: Callable[[str, str], None]
     changed: Callable[[], None]
     factory: frozenset[ModelRef] = frozenset()  # came with the device: no repository has them
 
@@ -124,6 +125,7 @@ class Models:
             works.by_phase(),
             world.journal,
             tidy=lambda rollout: self._tidy(room, rollout),
+            refused=lambda why: world.refused(name, why),
             changed=world.changed,
             random=world.random,
         )
@@ -135,6 +137,7 @@ class Models:
 
     async def _scoring(self, name: str, intake: Intake) -> Scoring:
         world, stream = self._world, intake.spec.name
+        assert self.healer is not None
         stored = await asyncio.to_thread(world.outbox.accounts)
         raw = stored.get((stream, name))
         account = Account()
@@ -148,7 +151,11 @@ class Models:
             keys=intake.decoder.keys,
             account=account,
             limits=Limits(
-                rows_max=intake.rows_max, wait_s=intake.wait_s, run_s_max=world.run_s_max
+                rows_max=intake.rows_max,
+                wait_s=intake.wait_s,
+                run_s_max=world.run_s_max,
+                # a version is condemned before its batch is given up: a better one may score it
+                tries_max=self.healer.deaths_max + 1,
             ),
             released=lambda _: None,
             lost=self._lost,

@@ -144,6 +144,7 @@ class Room:
     async def _close(self, seat: Seat) -> None:
         if seat in self._retired:
             self._retired.discard(seat)
+            seat.closed = True
             await asyncio.to_thread(seat.session.close)
 
     async def close(self) -> None:

@@ -31,6 +31,7 @@ class Seat:
     leases: int = 0
     jobs_out: int = 0
     lost: bool = False  # its worker is gone and being revived
+    closed: bool = False  # its session was given back: nothing is to be revived
     debt: int = 0  # readings its windows hold that an earlier version has scored already
 
     @property

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from agent.core import judge
-from agent.core.errors import UnavailableError, UnfitError
+from agent.core.errors import DamagedError, UnavailableError, UnfitError
 from agent.core.evidence import Evidence
 from agent.core.manifest import Bars
 from agent.core.names import Digest, ModelRef
@@ -22,6 +22,7 @@ from agent.runtime.room import Room, read_manifest
 from agent.runtime.seats import Seat
 
 LOOK_S = 0.1  # between looks at the evidence
+FETCHES_MAX = 3  # of bytes that turn out not to be those that were signed
 
 
 class Works:
@@ -96,16 +97,31 @@ class Works:
             try:
                 missing = sum(end - start for start, end in partial.holes())
                 count(file.size - missing)
-                await self._fetcher.fetch(file, partial, count)
+                if missing:
+                    await self._fetcher.fetch(file, partial, count)
             finally:
                 partial.close()
 
     async def verify(self, ref: ModelRef) -> None:
-        """Size and SHA-256 of every file, before anything parses it; then the manifest."""
+        """Size and SHA-256 of every file, before anything parses it; then the manifest.
+
+        What is damaged or, after a power cut, missing is fetched again.
+        """
         self.progress = 0.0
         folder = await asyncio.to_thread(self._store.path_of, ref)
-        if folder is None:
-            folder = await asyncio.to_thread(self._store.adopt, self._package(ref))
+        tries = 0
+        while folder is None:
+            tries += 1
+            try:
+                folder = await asyncio.to_thread(self._store.adopt, self._package(ref))
+            except DamagedError as error:
+                if tries == FETCHES_MAX:
+                    raise DamagedError(f"{error}, {tries} times; see to the repository") from error
+                await self.fetch(ref)
+            except UnavailableError:
+                if tries == FETCHES_MAX:
+                    raise
+                await self.fetch(ref)
         await asyncio.to_thread(read_manifest, folder, ref)
 
     async def preflight(self, ref: ModelRef) -> None:

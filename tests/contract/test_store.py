@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from agent.adapters.files import FileStore
-from agent.core.errors import MisfitError, RefusedError, UnavailableError, UnfitError
+from agent.core.errors import DamagedError, MisfitError, RefusedError, UnavailableError, UnfitError
 from agent.core.names import Digest, ModelRef
 from agent.core.packages import CHUNK_BYTES, FileEntry, Package, digest_of
 from tests.world import zoo
@@ -156,11 +156,11 @@ def test_what_a_power_cut_tore_is_fetched_again_and_no_more(folder, torn):
     store.adopt(PACKAGE)
 
 
-def test_a_wrong_digest_is_a_verdict_that_names_the_file_and_leaves_a_clean_start(folder):
+def test_a_wrong_digest_is_damage_that_names_the_file_and_leaves_a_clean_start(folder):
     """[store-1.4]"""
     store = store_in(folder)
     fill(store, PACKAGE, {**BODIES, BIG.path: content(BIG.size, seed=9)})
-    with pytest.raises(UnfitError, match=r"model\.onnx"):
+    with pytest.raises(DamagedError, match=r"model\.onnx"):
         store.adopt(PACKAGE)
     assert store.path_of(PACKAGE.ref) is None
     fill(store, PACKAGE, BODIES)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from agent.adapters.files.durable import copy_atomic, open_regular, sha256_of, sync_file
 from agent.adapters.files.partial import FilePartial
-from agent.core.errors import UnavailableError, UnfitError
+from agent.core.errors import DamagedError, UnavailableError
 from agent.core.packages import CHUNK_BYTES, FileEntry, Package
 
 
@@ -23,7 +23,7 @@ def verify(package: Package, file: FileEntry, path: Path) -> None:
     """What lies at `path` is `file`, whole.
 
     Raises:
-        UnfitError: it is whole and has the wrong digest; it is dropped.
+        DamagedError: it is whole and has the wrong digest; it is dropped.
         UnavailableError: it is not all there.
     """
     if not path.exists():
@@ -36,7 +36,7 @@ def verify(package: Package, file: FileEntry, path: Path) -> None:
     if missing:
         raise UnavailableError(f"{missing} bytes of {file.path} of {package.ref} are still missing")
     partial.remove()
-    raise UnfitError(f"{file.path} of {package.ref} is not what was promised: its SHA-256 is wrong")
+    raise DamagedError(f"{file.path} of {package.ref} is not what was signed: its SHA-256 is wrong")
 
 
 def gather(package: Package, file: FileEntry, begun: Path) -> None:
