@@ -32,9 +32,8 @@ class Uplink:
             self._outbox.accept(done)
             if all(sent):
                 after = batch[-1][0]
-            else:
-                first = next(i for (i, _), ok in zip(batch, sent, strict=True) if not ok)
-                after = min(after, first - 1) if after else first - 1
+            else:  # from the first that has not arrived; what arrived behind it is forgotten
+                after = next(i for (i, _), ok in zip(batch, sent, strict=True) if not ok) - 1
                 await asyncio.sleep(PAUSE_S)
 
     async def _send(self, record: Record) -> bool:

@@ -11,7 +11,7 @@ import socket
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from itertools import islice
 
 from agent.adapters.sqlite.database import Database
@@ -115,7 +115,10 @@ class SqliteOutbox:
         gone = set(ids)
         with self._lock:
             while self._recent and self._recent[0][0] in gone:
+                gone.discard(self._recent[0][0])
                 self._forget_oldest()
+            if gone:  # one in the middle of a window has failed
+                self._drop(gone)
         self._database.submit(lambda c: _delete(c, ids), self._deleted)
 
     def depth(self) -> Mapping[str, int]:
@@ -157,9 +160,7 @@ class SqliteOutbox:
                 self._bytes -= size
                 self._given_up += rows
                 self._gaps.append((stream, model, first_seq, rows))
-            kept = [pair for pair in self._recent if pair[0] not in ids]
-            self._recent = deque(kept)
-            self._recent_bytes = sum(_weight(record) for _, record in kept)
+            self._drop(ids)
 
     def _deleted(self, gone: tuple[int, int]) -> None:
         with self._lock:
@@ -177,6 +178,11 @@ class SqliteOutbox:
         record_id, record = self._recent.popleft()
         self._recent_bytes -= _weight(record)
         self._floor = record_id
+
+    def _drop(self, ids: Container[int]) -> None:
+        kept = [pair for pair in self._recent if pair[0] not in ids]
+        self._recent = deque(kept)
+        self._recent_bytes = sum(_weight(record) for _, record in kept)
 
     def _from_memory(self, after: int, records_max: int) -> list[tuple[int, Record]]:
         with self._lock:
