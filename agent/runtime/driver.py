@@ -4,6 +4,7 @@ It decides nothing; what there is to decide is in `core.rollout`.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from random import Random
 
@@ -95,20 +96,39 @@ class Driver:
                         await self._enter(after, begin, tasks)
             finally:
                 self._cancel()
-                self._journal.save(self.model, suspend(self.now))
+                with contextlib.suppress(UnavailableError):  # then the next start proves less
+                    self._journal.save(self.model, suspend(self.now))
 
     async def _enter(self, after: Rollout, begin: Begin | None, tasks: asyncio.TaskGroup) -> None:
         moved = (after.phase, after.candidate) != (self.now.phase, self.now.candidate)
         if moved or begin is not None:
             self._cancel()
+        await self._keep(after)
         if after.phase is Phase.STEADY and after.reason not in ("", self.now.reason):
             self._refused(after.reason)
-        await asyncio.to_thread(self._journal.save, self.model, after)
         self.now = after
-        await self._tidy(after)
+        try:
+            await self._tidy(after)
+        except UnavailableError as error:  # the next step tidies again
+            logger.warning("not tidied", model=self.model, why=str(error))
         if begin is not None:
             self._task = tasks.create_task(self._attempt(begin), name=f"{begin.phase} {begin.ref}")
         self._changed()
+
+    async def _keep(self, after: Rollout) -> None:
+        """Journal `after`, however long the disk says no: nothing may run ahead of the journal."""
+        weather = self.weather
+        for delay_s in delays(RETRY_S_FIRST, RETRY_S_MAX, self._random):
+            try:
+                await asyncio.to_thread(self._journal.save, self.model, after)
+            except UnavailableError as error:
+                logger.warning("cannot journal", model=self.model, why=str(error))
+                self.weather = str(error)
+                self._changed()
+                await asyncio.sleep(delay_s)
+            else:
+                self.weather = weather
+                return
 
     def _cancel(self) -> None:
         self.weather = ""
