@@ -14,7 +14,7 @@ import structlog
 
 from agent.app.body import Body
 from agent.config import Config
-from agent.core.errors import RefusedError, UnavailableError
+from agent.core.errors import RefusedError, UnavailableError, UnfitError
 
 logger = structlog.get_logger(__name__)
 
@@ -29,6 +29,7 @@ async def run(config: Config, stop: asyncio.Event) -> None:
     Raises:
         RefusedError: it cannot start as configured; the text says why.
         UnavailableError: something it cannot start without is not there; the text says what.
+        UnfitError: a model that came with the device is no package; the text says which.
         ExceptionGroup: something inside has failed: the process must end.
     """
     async with AsyncExitStack() as house:
@@ -60,7 +61,7 @@ def main(config: Config) -> int:
     """Run until SIGTERM or SIGINT; the exit status of the process."""
     try:
         return asyncio.run(_until_told(config))
-    except (RefusedError, UnavailableError) as error:
+    except (RefusedError, UnavailableError, UnfitError) as error:
         logger.error("cannot start", why=str(error))  # noqa: TRY400  # the sentence says all
         return 1
 

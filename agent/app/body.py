@@ -68,6 +68,7 @@ class Body:
 
         Raises:
             RefusedError, UnavailableError: it cannot be built as configured.
+            UnfitError: a model that came with the device is no package.
         """
         with ExitStack() as rooms:
             yield await cls._build(config, rooms)
@@ -127,8 +128,11 @@ class Body:
         """Until cancelled.
 
         Raises:
+            RefusedError: the local endpoint cannot listen where it should.
             ExceptionGroup: something inside has failed.
         """
+        self.faces.start()
+        self.rooms.callback(self.faces.stop)
         async with asyncio.TaskGroup() as tasks:
             await self._live(tasks)
 
@@ -174,8 +178,6 @@ class Body:
                 trust=self.trust,
                 news=news,
             )
-            self.faces.start()
-            self.rooms.callback(self.faces.stop)
             commands = Commands(
                 models=models,
                 wishes=wishes,

@@ -131,15 +131,18 @@ def resolver(config: Config, journal: Journal, vault: Vault, clock: Clock) -> tu
     except OSError as error:
         why = f"cannot read the trust anchor {path}: {error.strerror}; see repository.root_file"
         raise RefusedError(why) from error
-    trusting = Trusting(
-        root,
-        journal,
-        vault,
-        clock,
-        built_at=agent.__built__,
-        device=config.device.id,
-        groups=config.device.groups,
-    )
+    try:
+        trusting = Trusting(
+            root,
+            journal,
+            vault,
+            clock,
+            built_at=agent.__built__,
+            device=config.device.id,
+            groups=config.device.groups,
+        )
+    except RefusedError as error:
+        raise RefusedError(f"{error}; see repository.root_file, {path}", error.code) from error
     return trusting, "tuf"
 
 
