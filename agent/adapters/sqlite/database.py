@@ -58,7 +58,11 @@ class Database:
     """One SQLite file, opened once; `close` commits what was asked for before it."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            why = f"cannot make the store {path.parent}: {error.strerror}; see store.dir"
+            raise UnavailableError(why) from error
         self.path = path
         self._orders: deque[Order] = deque()
         self._wake = threading.Condition()
