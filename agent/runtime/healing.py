@@ -71,20 +71,21 @@ class Healer:
         self._stopping.set()
 
     def _revive(self, scoring: Scoring, seat: Seat) -> None:
-        why = ""
+        """Until it is done: where no other version takes over, the stream waits for this one."""
         waits = delays(RETRY_S_FIRST, RETRY_S_MAX, self._random)
-        for _, delay_s in zip(range(TRIES_MAX), waits, strict=False):
+        for tries, delay_s in enumerate(waits, 1):
             if self._stopping.is_set() or seat.closed:
                 return
             try:
                 seat.session.revive()
             except (UnavailableError, UnfitError, MisfitError) as error:
-                why = str(error)
-                logger.warning("cannot revive", model=str(seat.ref), why=why)
+                logger.warning("cannot revive", model=str(seat.ref), why=str(error))
+                if tries == TRIES_MAX:
+                    why = f"its worker cannot be brought back: {error}"
+                    self._condemned(scoring.model, seat.ref, why)
                 self._stopping.wait(delay_s)
             else:
                 logger.info("worker revived", model=str(seat.ref))
                 self._lane.call(seat.revived)
                 self._changed()
                 return
-        self._condemned(scoring.model, seat.ref, f"its worker cannot be brought back: {why}")
