@@ -9,17 +9,49 @@ from agent.adapters.sqlite.journal import SqliteJournal
 from agent.core.errors import UnavailableError
 from agent.core.rollout import Blame, Desired, Phase, Rollout
 from tests.unit.test_rollout import HOME, V1, V2
+from tests.world.memory import MemoryJournal
 
 
-@pytest.fixture
-def database(tmp_path):
-    database = Database(tmp_path / "agent.db")
-    yield database
-    database.close()
+class Kept:
+    """A journal on disk that can be closed, and opened again."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.open()
+
+    def open(self):
+        self.database = Database(self.folder / "agent.db")
+        return SqliteJournal(self.database)
+
+    def close(self):
+        self.database.close()
 
 
-def test_a_model_never_seen_is_at_rest(database):
-    assert SqliteJournal(database).load("m") == Rollout()
+class Remembered:
+    """The journal of the simulated world, which a restart does not touch."""
+
+    def __init__(self, folder):
+        self.journal = MemoryJournal()
+
+    def open(self):
+        self.journal.closed = False
+        return self.journal
+
+    def close(self):
+        self.journal.closed = True
+
+
+@pytest.fixture(params=[Kept, Remembered], ids=["sqlite", "memory"])
+def home(request, tmp_path):
+    """Where a journal is kept; open it again after closing it."""
+    home = request.param(tmp_path)
+    home.close()
+    yield home
+    home.close()
+
+
+def test_a_model_never_seen_is_at_rest(home):
+    assert home.open().load("m") == Rollout()
 
 
 @pytest.mark.parametrize(
@@ -30,22 +62,31 @@ def test_a_model_never_seen_is_at_rest(database):
         replace(HOME, waiting=Desired(None), quarantined=(V2.digest,), blame=Blame.VERDICT),
     ],
 )
-def test_what_was_saved_is_loaded_whole_after_a_restart(tmp_path, rollout):
-    first = Database(tmp_path / "agent.db")
-    SqliteJournal(first).save("m", rollout)
-    SqliteJournal(first).save_document("desired", b"{}")
-    first.close()
-    second = Database(tmp_path / "agent.db")
-    journal = SqliteJournal(second)
+def test_what_was_saved_is_loaded_whole_after_a_restart(home, rollout):
+    journal = home.open()
+    journal.save("m", rollout)
+    journal.save_document("desired", b"{}")
+    home.close()
+    journal = home.open()
     assert journal.load("m") == rollout
     assert journal.models() == ["m"]
     assert journal.load_document("desired") == b"{}"
     assert journal.load_document("other") is None
-    second.close()
 
 
-def test_a_closed_journal_says_so(database):
-    journal = SqliteJournal(database)
-    database.close()
+def test_the_last_save_is_what_counts(home):
+    journal = home.open()
+    journal.save("m", HOME)
+    journal.save("m", replace(HOME, phase=Phase.FETCHING, candidate=V2))
+    journal.save("other", HOME)
+    assert journal.load("m").candidate == V2
+    assert sorted(journal.models()) == ["m", "other"]
+
+
+def test_a_closed_journal_says_so(home):
+    journal = home.open()
+    home.close()
     with pytest.raises(UnavailableError):
         journal.save("m", HOME)
+    with pytest.raises(UnavailableError):
+        journal.save_document("d", b"")

@@ -1,4 +1,4 @@
-"""The driver: every phase passes, fails, is cut off and is resumed; the journal always comes first."""
+"""The driver: every phase passes, fails, is cut off and resumed; the journal always comes first."""
 
 import asyncio
 from collections import Counter
@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from agent.core.errors import MisfitError, UnavailableError, UnfitError
+from agent.core.errors import DamagedError, MisfitError, UnavailableError, UnfitError
 from agent.core.rollout import ABANDONABLE, Blame, Condemned, Desired, Phase, Rollout, loaded
 from agent.runtime.driver import RETRY_S_MAX, Driver
 from tests.unit.test_rollout import HAPPY_PATH, HOME, LIVE, V1, V2, V3
@@ -15,7 +15,11 @@ from tests.world.hours import HandClock, passing, quiet
 from tests.world.memory import MemoryJournal, Power
 
 WORKING = [phase for phase in Phase if phase is not Phase.STEADY]
-BLAMES = {UnfitError: Blame.VERDICT, MisfitError: Blame.MISFIT}
+BLAMES = {
+    UnfitError: Blame.VERDICT,
+    MisfitError: Blame.MISFIT,
+    DamagedError: Blame.WEATHER,
+}
 
 
 class Site:
@@ -31,6 +35,7 @@ class Site:
         self.cancelled = []
         self.tidied = []
         self.told = []
+        self.refused = []
         self.clock = HandClock()
 
     def driver(self):
@@ -39,6 +44,7 @@ class Site:
             {phase: self.work(phase) for phase in WORKING},
             self.journal,
             tidy=self.tidy,
+            refused=self.refused.append,
             changed=lambda: self.told.append((self.now.now.phase, self.now.weather)),
             random=Random(1),
         )
@@ -95,10 +101,11 @@ def test_a_good_version_is_promoted():
     site.run(Desired(V2))
     assert site.phases == HAPPY_PATH
     assert site.end == Rollout(active=V2, known_good=V2, previous=V1)
+    assert site.refused == []
     assert {phase for phase, _ in site.told} == {*HAPPY_PATH, Phase.STEADY}
 
 
-@pytest.mark.parametrize("kind", [UnfitError, MisfitError])
+@pytest.mark.parametrize("kind", list(BLAMES))
 @pytest.mark.parametrize("phase", HAPPY_PATH)
 def test_a_failure_in_any_phase_ends_with_the_known_good_and_the_right_blame(phase, kind):
     site = Site(**{phase.value: [kind("it is broken")]})
@@ -106,6 +113,8 @@ def test_a_failure_in_any_phase_ends_with_the_known_good_and_the_right_blame(pha
     assert (site.end.phase, site.end.active, site.end.blame) == (Phase.STEADY, V1, BLAMES[kind])
     assert (V2.digest in site.end.quarantined) == (kind is UnfitError)
     assert "it is broken" in site.end.reason
+    back = phase in {Phase.PROMOTING, Phase.PROBATION}  # rolled back, which is told otherwise
+    assert site.refused == ([] if back else [site.end.reason])
     assert str(phase) in site.end.reason
 
 
@@ -235,7 +244,9 @@ def test_while_the_journal_fails_the_report_says_why():
 def test_a_power_cut_at_any_save_leaves_a_state_that_goes_on(nth):
     site = Site()
     site.journal.fails = {n: Power() for n in range(nth, nth + 9)}
-    assert isinstance(site.run(Desired(V2)), Power)
+    end = site.run(Desired(V2))
+    assert isinstance(end, BaseExceptionGroup)
+    assert end.split(Power)[1] is None
     site.journal.fails.clear()
     site.run(Desired(V2))
     assert site.end == Rollout(active=V2, known_good=V2, previous=V1)

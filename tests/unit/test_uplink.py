@@ -1,0 +1,172 @@
+"""The uplink: in order, at least once, and no more often than a broken link makes necessary."""
+
+import asyncio
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.core.errors import RefusedError, UnavailableError
+from agent.ports import Entry, Record
+from agent.runtime.uplink import PAUSE_S, WINDOW, Uplink
+from tests.world.hours import passing, quiet
+from tests.world.memory import MemoryOutbox
+from tests.world.scripted import ScriptedLink
+
+
+class Site:
+    """An outbox with records 0, 1, 2, … and a link that a test breaks."""
+
+    def __init__(self, records):
+        self.box, self.link = MemoryOutbox(), ScriptedLink()
+        self.uplink = Uplink(self.box, self.link)
+        self.add(range(records))
+
+    def add(self, numbers):
+        self.box.add(Entry([Record("t", b"%d" % n, rows=1) for n in numbers]))
+
+    @property
+    def arrived(self):
+        return [int(payload) for _, payload in self.link.published]
+
+    def run(self, *steps, seconds=60.0):
+        async def main():
+            task = asyncio.create_task(self.uplink.run())
+            await quiet(seconds)
+            for step in steps:
+                step()
+                await quiet(seconds)
+            assert not task.done()
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+        try:
+            passing(main())
+        finally:
+            self.box.close()
+
+
+def test_everything_arrives_once_and_in_order():
+    site = Site(3 * WINDOW + 1)
+    site.run()
+    assert site.arrived == list(range(3 * WINDOW + 1))
+    assert site.box.depth()["records"] == 0
+
+
+def test_what_comes_later_is_sent_when_it_comes():
+    site = Site(1)
+    site.run(lambda: site.add([1, 2]), lambda: site.add([3]))
+    assert site.arrived == [0, 1, 2, 3]
+
+
+def test_nothing_is_sent_while_the_link_is_down():
+    site = Site(2)
+    site.link.up.clear()
+    site.run(lambda: None, site.link.up.set)
+    assert site.arrived == [0, 1]
+
+
+def test_no_more_than_a_window_is_under_way():
+    site, out, most = Site(5 * WINDOW), Counter(), []
+
+    def watch(topic, payload):
+        out["now"] += 1
+        most.append(out["now"])
+        asyncio.get_running_loop().call_soon(lambda: out.subtract(["now"]))
+
+    site.link.refuse = watch
+    site.run()
+    assert max(most) <= WINDOW
+    assert len(site.arrived) == 5 * WINDOW
+
+
+@pytest.mark.parametrize("broken", [0, 5, WINDOW - 1, WINDOW, WINDOW + 5, 3 * WINDOW - 1])
+def test_one_that_fails_in_the_middle_of_a_window_is_sent_again_and_the_others_are_not(broken):
+    site, failures = Site(3 * WINDOW), []
+
+    def refuse(topic, payload):
+        if int(payload) == broken and len(failures) < 3:
+            failures.append(payload)
+            return UnavailableError("lost")
+        return None
+
+    site.link.refuse = refuse
+    site.run()
+    assert len(failures) == 3
+    assert Counter(site.arrived) == Counter(range(3 * WINDOW))
+    assert site.box.depth()["records"] == 0
+
+
+def test_one_that_never_arrives_makes_no_endless_repeats_of_the_others():
+    site = Site(2 * WINDOW)
+    site.link.refuse = lambda _, payload: UnavailableError("no") if payload == b"5" else None
+    site.run(seconds=1000 * PAUSE_S)
+    assert Counter(site.arrived) == Counter(n for n in range(2 * WINDOW) if n != 5)
+    assert site.box.depth()["records"] == 1
+
+
+def test_a_link_lost_in_the_middle_of_a_window_loses_nothing():
+    site, down = Site(2 * WINDOW), []
+
+    def refuse(topic, payload):
+        if int(payload) == 7:
+            down.append(True)
+        return UnavailableError("lost") if down and len(down) < 3 else None
+
+    site.link.refuse = refuse
+    site.run()
+    assert site.arrived == list(range(2 * WINDOW))
+
+
+def test_after_a_failure_the_broker_is_not_hammered():
+    site, tries = Site(1), []
+
+    def refuse(topic, payload):
+        tries.append(payload)
+        return UnavailableError("quota")
+
+    site.link.refuse = refuse
+    site.run(seconds=100 * PAUSE_S)
+    assert 90 <= len(tries) <= 101
+
+
+def test_what_the_broker_will_never_take_is_dropped_alone_and_counted():
+    site = Site(WINDOW + 4)
+    site.link.refuse = lambda _, p: RefusedError("too large", 413) if p in {b"2", b"17"} else None
+    site.run()
+    assert site.arrived == [n for n in range(WINDOW + 4) if n not in {2, 17}]
+    assert site.uplink.dead_letters == 2
+    assert site.box.depth()["records"] == 0
+
+
+def test_a_dead_letter_beside_a_lost_one_is_counted_once():
+    site, lost = Site(4), []
+
+    def refuse(topic, payload):
+        if payload == b"2":
+            return RefusedError("too large", 413)
+        if payload == b"1" and len(lost) < 4:
+            lost.append(payload)
+            return UnavailableError("lost")
+        return None
+
+    site.link.refuse = refuse
+    site.run()
+    assert site.uplink.dead_letters == 1
+    assert sorted(site.arrived) == [0, 1, 3]
+
+
+@given(st.lists(st.booleans(), max_size=120), st.integers(1, 3 * WINDOW))
+@settings(max_examples=50)
+def test_whatever_fails_everything_arrives_and_a_record_twice_only_if_its_answer_was_lost(
+    fails, records
+):
+    site, turns = Site(records), iter(fails)
+
+    def refuse(topic, payload):
+        return UnavailableError("lost") if next(turns, False) else None
+
+    site.link.refuse = refuse
+    site.run(seconds=1000.0)
+    assert Counter(site.arrived) == Counter(range(records))
