@@ -81,13 +81,16 @@ class States:
         for name, values in rows.items():
             self._states[name].values[keys] = values
 
-    def adopt(self, other: "States") -> bool:
-        """Go on from the states of `other`, where they are the same; whether they are."""
-        if self._about() != other._about():  # noqa: SLF001  # same class
-            return False
-        for name, state in self._states.items():
-            state.values = other._states[name].values.copy()  # noqa: SLF001  # same class
-        return True
+    def like(self, other: "States") -> bool:
+        """Whether both are states of the same names, types and shapes."""
+        return self._about() == other._about()  # noqa: SLF001  # same class
+
+    def forget_broken(self) -> None:
+        """A sensor with a state that is no finite number begins anew, from zero."""
+        for state in self._states.values():
+            if state.values.dtype.kind == "f":
+                inner = tuple(range(1, state.values.ndim))
+                state.values[~np.isfinite(state.values).all(axis=inner)] = 0
 
     def snapshot(self) -> bytes:
         """Every state, for a restart; keys by number."""

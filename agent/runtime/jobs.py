@@ -55,8 +55,16 @@ class Jobs:
         return (job.chunk for job in self._jobs)
 
     def may_send(self, seat: Seat) -> bool:
-        """Whether the session of `seat` takes one more."""
-        return not seat.lost and seat.jobs_out < seat.jobs_max
+        """Whether the session of `seat` takes one more.
+
+        Versions may share states, and each run needs what the one before it left.
+        """
+        if seat.lost or seat.jobs_out >= seat.jobs_max:
+            return False
+        states = seat.states
+        return states is None or not any(
+            job.out and job.chunk.seat.states is states for job in self._jobs
+        )
 
     def add(self, chunk: Chunk, now: float) -> bool:
         """Send a new batch; False if it has to wait for its worker."""

@@ -81,6 +81,8 @@ class Scoring:
         if seat is None or old is None:
             self.account.expired += self.account.held
             self.account.held = 0
+            if seat is not None:  # back after a time away
+                seat.debt = seat.windower.pending
         elif seat is not old:
             self._hand_over(old, seat)
         self.dirty = True
@@ -93,8 +95,8 @@ class Scoring:
     def _hand_over(self, old: Seat, new: Seat) -> None:
         if new.like(old):  # the same windows: they go on without a seam
             new.featurizer, new.windower, new.debt = old.featurizer, old.windower, old.debt
-            if new.states is not None and old.states is not None:
-                new.states.adopt(old.states)
+            if new.states is not None and old.states is not None and new.states.like(old.states):
+                new.states = old.states  # shared, for what is under way still writes them
             return
         carried = min(self.account.held, new.windower.pending)
         new.debt = new.windower.pending - carried
@@ -105,6 +107,8 @@ class Scoring:
         """`bad` will answer no more: what it has goes to `good`, or is rejected where that makes
         other windows.
         """
+        if good is not None and good.states is not None:
+            good.states.forget_broken()
         heir = good if good is not None and good is not bad and good.like(bad) else None
         leases = bad.leases
         self.jobs.give(bad, heir)

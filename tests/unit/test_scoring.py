@@ -215,6 +215,25 @@ def test_the_next_version_goes_on_from_the_state_of_the_last(river):
     assert river.by_release == [(1, 1), (1, 3), (2, 6)]
 
 
+def test_the_next_version_waits_for_the_state_that_rows_under_way_will_leave(river):
+    river.swap(river.stateful(1))
+    river.push(3)  # 1, 2, 3: three runs, of which one is out
+    river.turn()
+    river.swap(river.stateful(2))
+    river.push(1)
+    river.finish()
+    assert river.by_release == [(1, 1.0), (1, 3.0), (1, 6.0), (2, 10.0)]
+
+
+def test_a_version_that_is_wanted_back_at_once_goes_on_from_the_one_between(river):
+    first, second = river.stateful(1), river.stateful(2)
+    for seat in (first, second, first):
+        river.swap(seat)
+        river.push(1)
+    river.finish()
+    assert river.by_release == [(1, 1.0), (2, 3.0), (1, 6.0)]
+
+
 def test_a_state_of_another_shape_than_was_said_fails_the_run_and_nothing_else(river):
     seat = river.stateful(1)
     seat.session._run = lambda inputs: [inputs[0], inputs[0].repeat(2, axis=1)]

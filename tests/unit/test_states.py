@@ -76,16 +76,23 @@ def test_an_output_of_another_shape_is_refused_and_changes_nothing():
     assert carried.gather(keys(0))["h"].tolist() == [[1, 1, 1]]
 
 
-def test_states_survive_a_restart_and_a_swap_to_the_same_shape():
-    old, restarted, swapped = states((None, 3)), states((None, 3)), states((None, 3))
+def test_a_state_that_is_no_finite_number_is_forgotten_and_no_other():
+    carried = states((None, 3))
+    rows = np.array([[1, 2, 3], [1, np.nan, 3], [np.inf, 2, 3]], np.float32)
+    carried.scatter(keys(0, 1, 2), {"h2": rows})
+    carried.forget_broken()
+    assert carried.gather(keys(0, 1, 2))["h"].tolist() == [[1, 2, 3], [0, 0, 0], [0, 0, 0]]
+
+
+def test_states_survive_a_restart_and_know_those_of_another_shape():
+    old, restarted = states((None, 3)), states((None, 3))
     old.scatter(keys(2), {"h2": np.full((1, 3), 7, np.float32)})
     restarted.restore(old.snapshot())
-    assert swapped.adopt(old)
     old.scatter(keys(2), {"h2": np.zeros((1, 3), np.float32)})
-    for carried in (restarted, swapped):
-        assert carried.gather(keys(2))["h"].tolist() == [[7, 7, 7]]
+    assert restarted.gather(keys(2))["h"].tolist() == [[7, 7, 7]]
+    assert restarted.like(old)
     other = states((None, 4))
-    assert not other.adopt(old)
+    assert not other.like(old)
     for raw in (old.snapshot(), b"junk"):
         with pytest.raises(RefusedError):
             other.restore(raw)
