@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from agent.core import manifest as manifests
-from agent.core.errors import UnavailableError, UnfitError
+from agent.core.errors import MisfitError, RefusedError, UnavailableError, UnfitError
 from agent.core.manifest import Manifest
 from agent.core.names import ModelRef
 from agent.ports import Clock, Engine, Store
@@ -66,8 +66,11 @@ class Room:
         if folder is None:
             raise UnfitError(f"the files of {ref} are not in the store, or not whole")
         manifest = await asyncio.to_thread(read_manifest, folder, ref)
+        try:
+            await self.on_lane(lambda: self.intake.decoder.want(manifest.features.names))
+        except RefusedError as error:
+            raise MisfitError(f"{ref} does not go with the stream: {error}") from error
         seat = await self._uncancelled(lambda: self._load(ref, folder, manifest, background))
-        await self.on_lane(lambda: self.intake.decoder.want(manifest.features.names))
         self.seats[ref] = seat
         return seat
 

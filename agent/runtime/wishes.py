@@ -74,8 +74,12 @@ class Wishes:
         for source in [OWN, *(f"{OWN}:{group}" for group in groups)]:
             raw = await asyncio.to_thread(self._journal.load_document, source)
             if raw:
-                self._documents[source] = parse_desired(raw)
-                self._raw[source] = raw
+                try:
+                    self._documents[source] = parse_desired(raw)
+                except RefusedError as error:  # of another version of this agent
+                    logger.warning("what was desired is not understood", why=str(error))
+                else:
+                    self._raw[source] = raw
         self.revision = self._whole().revision
         self._renewed.set()
 
@@ -129,7 +133,10 @@ class Wishes:
         settled = True
         if not self._documents:
             for name, (stream, package) in self._factory.items():
-                await self._desire(name, DesiredModel(package.ref.release, stream), package)
+                try:
+                    await self._desire(name, DesiredModel(package.ref.release, stream), package)
+                except RefusedError as error:
+                    self._refuse(name, error)
             return True
         whole = self._whole()
         self.revision = whole.revision
@@ -137,7 +144,8 @@ class Wishes:
             try:
                 package = await self._resolve(whole, name, wish)
                 await self._desire(name, wish, package)
-                self.refusals.pop(name, None)
+                if self.refusals.pop(name, None) == self.why:
+                    self.code, self.why = 200, ""
             except RefusedError as error:
                 self._refuse(name, error)
             except UnavailableError as error:
