@@ -75,7 +75,8 @@ class Commands:
     async def _seen(self, ident: str) -> bool:
         if self._done is None:
             raw = await asyncio.to_thread(self._journal.load_document, "commands")
-            self._done = json.loads(raw) if raw else []
+            if self._done is None:  # no other command was faster
+                self._done = json.loads(raw) if raw else []
         if ident in self._done:
             return True
         self._done = [*self._done, ident][-REMEMBERED_MAX:]
