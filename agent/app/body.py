@@ -158,9 +158,11 @@ class Body:
             random=dice,
         )
         prover = Prover(models, self.clock, config.engine.golden_s)
+        self.lane.reads = False  # not before it is known which models there are to read for
         self.lane.start()
         try:
             await models.reopen()
+            await asyncio.wrap_future(self.lane.call(self.lane.read))
             reporter = Reporter(
                 device=config.device.id,
                 groups=config.device.groups,

@@ -36,6 +36,7 @@ class Lane:
     def __init__(self, clock: Clock, outbox: Outbox) -> None:
         self.intakes: dict[str, Intake] = {}
         self.beat = clock.monotonic()  # of the last turn: who reads it sees whether we live
+        self.reads = True  # False: what comes is left with its source
         self._clock = clock
         self._outbox = outbox
         self.sources: dict[Source, Sequence[str]] = {}  # and the streams each feeds
@@ -47,6 +48,7 @@ class Lane:
         self._wake_writer.setblocking(False)
         self._ticks: dict[Source, float] = {}
         self._waiting: deque[tuple[int, list[Hold]]] = deque()  # ticket -> holds it settles
+        self._owed = 0  # how many of these hold something to acknowledge
         self._stopping = False
         self._failed: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="lane", daemon=True)
@@ -102,6 +104,10 @@ class Lane:
         self.sources[source] = streams
         self._ticks[source] = self._clock.monotonic()
 
+    def read(self) -> None:
+        """Read every source from now on."""
+        self.reads = True
+
     def scorings(self) -> Iterable[Scoring]:
         """Every model on every stream."""
         for intake in self.intakes.values():
@@ -115,7 +121,6 @@ class Lane:
 
     def _run(self) -> None:
         self._selector.register(self._wake_reader, selectors.EVENT_READ, "wake")
-        self._selector.register(self._outbox.fileno(), selectors.EVENT_READ, "outbox")
         try:
             while not (self._stopping and self._drained()):
                 self._turn()
@@ -145,6 +150,7 @@ class Lane:
         self._settle()
         readable = {id(key.data) for key, mask in ready}
         self._read(readable, now, wall)
+        now = self._clock.monotonic()  # not before what was just read arrived
         records = self._score(readable, now, wall)
         self._commit(records)
         self._settle()
@@ -186,7 +192,9 @@ class Lane:
                 marks[name] = new[-1]
         if records or accounts or marks or holds:
             ticket = self._outbox.add(Entry(records, accounts, marks))
+            holds = [hold for hold in holds if hold.burst.token is not None]
             self._waiting.append((ticket, holds))
+            self._owed += bool(holds)
 
     def _settle(self) -> None:
         """Acknowledge what has become durable."""
@@ -194,6 +202,7 @@ class Lane:
         accepted: dict[Source, list[object]] = {}
         while self._waiting and self._waiting[0][0] <= durable:
             _, holds = self._waiting.popleft()
+            self._owed -= bool(holds)
             for hold in holds:
                 accepted.setdefault(hold.source, []).append(hold.burst.token)
         for source, tokens in accepted.items():
@@ -202,13 +211,15 @@ class Lane:
     # ---- what to wait for ----
 
     def _closed(self, source: Source) -> bool:
-        if len(self._waiting) > UNCOMMITTED_MAX:
+        if not self.reads or len(self._waiting) > UNCOMMITTED_MAX:
             return True
         return any(self.intakes[name].closed for name in self.sources[source])
 
     def _register(self) -> None:
         """Tell the selector what there is to wait for; descriptors come and go with connections."""
         wanted: dict[int, tuple[object, int]] = {}
+        if self._owed or self._stopping or len(self._waiting) > UNCOMMITTED_MAX:
+            wanted[self._outbox.fileno()] = ("outbox", selectors.EVENT_READ)
         for source in self.sources:
             if (descriptor := source.fileno()) is not None:
                 mask = 0 if self._closed(source) else selectors.EVENT_READ
