@@ -99,6 +99,7 @@ def test_records_come_out_in_order_and_stay_until_accepted(opened):
 
 
 def test_what_was_added_is_there_after_a_restart_with_its_accounts_and_marks(opened):
+    """[delivery-2.1]"""
     add(opened, Entry([record(1)], {("s", "m"): b"{}"}, {"s": b"\x00mark"}))
     box = opened.again()
     assert [r for _, r in batch(box)] == [record(1)]
@@ -167,6 +168,7 @@ def test_batch_waits_for_the_first_record(opened):
 
 
 def test_past_its_bound_the_oldest_of_the_lowest_priority_is_given_up_and_counted(make):
+    """[delivery-2.2]"""
     opened = make(5000)
     add(opened, Entry([record(0, priority=0)]))
     for n in range(1, 50):

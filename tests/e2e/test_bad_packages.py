@@ -222,6 +222,7 @@ MISFITS = ("unknown opset", "no such provider")
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_package_that_cannot_serve_is_refused_in_a_sentence(plant, case):
+    """[versions-1.1] [versions-1.2] [versions-1.3] [versions-2.1]"""
     make, members, words = CASES[case]
     package = plant.wish(make(plant.place(), **{"name": "m"} | members))
     model = plant.settled(package)
@@ -283,6 +284,7 @@ def test_scores_that_become_nan_take_a_version_back(plant):
     platform.machine() not in ("x86_64", "AMD64"), reason="this division traps on x86 only"
 )
 def test_a_version_that_keeps_crashing_is_taken_back_and_its_batch_is_scored(plant):
+    """[versions-2.2]"""
     package = plant.on_trial(wild.crash_on_minus_one(plant.place(), name="m"))
     plant.say(-1.0)
     model = plant.settled(package)
@@ -293,6 +295,7 @@ def test_a_version_that_keeps_crashing_is_taken_back_and_its_batch_is_scored(pla
 
 
 def test_a_version_that_hangs_is_killed_taken_back_and_its_batch_is_scored(plant):
+    """[versions-2.2]"""
     package = plant.on_trial(wild.hang_above(plant.place(), threshold=100, name="m"))
     plant.say(200.0)
     model = plant.settled(package)

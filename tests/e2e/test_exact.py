@@ -142,6 +142,7 @@ def assert_same_bits(got, want):
 def test_a_stateful_model_carries_each_sensors_state_through_batches_and_a_swap(
     scored, packages, readings
 ):
+    """[streams-2.2]"""
     sensors, values = readings
     books = scored["stateful"]
     assert len({row[3] for row in books.rows.values()}) == 2, "the swap fell outside the stream"
@@ -156,6 +157,7 @@ def test_a_stateful_model_carries_each_sensors_state_through_batches_and_a_swap(
 
 
 def test_each_input_of_a_model_gets_its_own_features(scored, packages, readings):
+    """[streams-2.1]"""
     _, values = readings
     feed = {"a": values[:, :2].copy(), "b": values[:, 2:3].copy()}
     want = by_batch(packages["inputs"], scored["inputs"], feed)["y"][:, 0]
@@ -163,6 +165,7 @@ def test_each_input_of_a_model_gets_its_own_features(scored, packages, readings)
 
 
 def test_one_scalar_tensor_per_feature_gives_the_same_bits(scored, packages, readings):
+    """[streams-2.1]"""
     _, values = readings
     feed = {"temp": values[:, 4:5].copy(), "vib": values[:, 5:6].copy()}
     want = by_batch(packages["columns"], scored["columns"], feed)["y"][:, 0]
@@ -170,6 +173,7 @@ def test_one_scalar_tensor_per_feature_gives_the_same_bits(scored, packages, rea
 
 
 def test_windows_reach_a_cnn_whole_and_in_order(scored, packages, readings):
+    """[streams-2.1]"""
     sensors, values = readings
     open_windows, windows, keys, times = {}, [], [], []
     for n, sensor in enumerate(sensors.tolist()):
@@ -187,6 +191,7 @@ def test_windows_reach_a_cnn_whole_and_in_order(scored, packages, readings):
 
 
 def test_a_classifier_gives_its_score_and_its_label(scored, packages, readings):
+    """[streams-2.1]"""
     _, values = readings
     books = scored["classes"]
     want = by_batch(packages["classes"], books, {"x": values[:, :4].copy()})

@@ -113,6 +113,7 @@ def replay(site, recording):
 def test_the_recording_is_scored_whole_across_a_swap_and_its_failures_show(
     site, recording, on_time, versions
 ):
+    """[streams-2.5]"""
     times, values = on_time
     old = site.deploy(versions[0], name="strange")
     new = site.add(versions[1])

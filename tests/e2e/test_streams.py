@@ -91,6 +91,7 @@ def format_stream(name):
 
 
 def test_every_format_gives_the_same_scores(broker, tmp_path):
+    """[streams-1.1]"""
     streams = [format_stream(name) for name in PAYLOADS]
     with Site(broker, tmp_path, streams=streams, engine=INLINE) as site:
         site.start()
@@ -129,6 +130,7 @@ COMPLETE = {  # what the readings themselves complete
 
 
 def test_four_kinds_of_windows_on_one_stream_in_event_time(broker, tmp_path):
+    """[streams-2.3]"""
     stream = {"name": "s", "topic": "plant/+", "key": "{1}", "time": "ts", "late": "2s"}
     with Site(broker, tmp_path, streams=[stream], engine=INLINE) as site:
         site.start()
@@ -154,6 +156,7 @@ def test_four_kinds_of_windows_on_one_stream_in_event_time(broker, tmp_path):
 def test_two_models_on_one_stream_and_another_on_its_own_go_on_while_one_is_paused(
     broker, tmp_path
 ):
+    """[streams-2.4] [control-3.3]"""
     streams = [
         {"name": name, "topic": f"{name}/+", "key": "{1}", "time": "ts"} for name in ("a", "b")
     ]

@@ -97,6 +97,7 @@ def test_readings_become_records_accounts_and_marks_in_one_entry(site):
 
 
 def test_nothing_is_acknowledged_before_it_is_durable(by_hand):
+    """[delivery-1.2]"""
     site = by_hand
     site.source.put(reading(1), token=1)
     eventually(lambda: site.ask(lambda: site.lane._waiting))

@@ -484,6 +484,7 @@ ACTIONS = st.one_of(
 @given(st.lists(ACTIONS, max_size=60), st.sampled_from([None, TUMBLING_3]))
 @settings(max_examples=200)
 def test_every_reading_is_accounted_for_and_scores_are_in_order_on_any_walk(walk, window):
+    """[delivery-1.1]"""
     with River() as river:
         Walk(river, window).go(walk)
 
