@@ -3,11 +3,9 @@
 import json
 import os
 import shutil
-import socket
 import tempfile
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import urlsplit
 
 import typer
 
@@ -19,10 +17,9 @@ from agent.commands.saying import AsJson, usage
 from agent.config import Config
 from agent.core.errors import RefusedError, UnavailableError
 from agent.core.trust import begin
+from agent.repository.conversation import Conversation
 
-BROKER_S_MAX = 3.0
 ROOM_BYTES_LEAST = 64 * 2**20
-PORTS = {"mqtt": 1883, "mqtts": 8883, "ws": 80, "wss": 443}
 
 
 def check(
@@ -84,14 +81,8 @@ def _broker(config: Config) -> str:
 
         EmbeddedBroker(config.mqtt.embedded_bind, Path(config.store.dir))
         return f"embedded, will listen on {config.mqtt.embedded_bind}"
-    parts = urlsplit(config.mqtt.url)
-    where = (parts.hostname or "", parts.port or PORTS[parts.scheme])
-    try:
-        socket.create_connection(where, BROKER_S_MAX).close()
-    except OSError as error:
-        why = f"nothing answers at {where[0]}:{where[1]}: {error.strerror or error}"
-        raise UnavailableError(why) from error
-    return f"{config.mqtt.url} takes connections"
+    with Conversation(config.mqtt):
+        return f"{config.mqtt.url} lets us in"
 
 
 def _repository(config: Config) -> str:

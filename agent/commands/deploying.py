@@ -4,16 +4,14 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import unquote, urlsplit
 
 import typer
 from rich.console import Console
 
 from agent.commands.narrator import Narrator
+from agent.commands.repo_options import Repo, repository_of
 from agent.commands.saying import AsJson, Broker, Root, checked_id, ending, fail, usage
-from agent.config import ENV_PREFIX
 from agent.core.errors import RefusedError
 from agent.core.manifest import Bars
 from agent.core.packages import Package
@@ -33,9 +31,7 @@ def deploy(
     *,
     device: Annotated[str, typer.Option("--device", help="To this device.")] = "",
     group: Annotated[str, typer.Option("--group", help="To every device of this group.")] = "",
-    repo: Annotated[
-        str, typer.Option("--repo", help="The repository's folder.", metavar="DIR")
-    ] = "",
+    repo: Repo = "",
     stream: Annotated[str, typer.Option(help="What it scores; the one it had, if absent.")] = "",
     settings: Annotated[
         list[str] | None,
@@ -66,15 +62,17 @@ def deploy(
             name, _, version = what.partition(":")
             checked_id("model", name)
             rollout = _bars(settings or [])
-            folder = _repository(repo)
             if stream:
                 checked_id("stream", stream)
+            folder = repository_of(repo)
         repository = Repository.open(folder)
         package = pick(repository.packages(), name, version)
         wish = DesiredModel(package.ref.release, stream or None, rollout)
         with Conversation(broker) as talk:
             deployment = _Deployment(talk, package, wish, device=device, group=group)
             deployment.publish(repository.metadata_files(), fresh=fresh)
+            if not as_json:
+                typer.echo(deployment.line())
             outcome = deployment.follow(timeout) if wait else {}
         _end(deployment, outcome, wait=wait, as_json=as_json, timeout_s=timeout)
 
@@ -140,6 +138,21 @@ class _Deployment:
                 narrator.tick()
         return {name: last.get(name, Progress("never reported")) for name in sorted(expected)}
 
+    def line(self) -> str:
+        """What was wished, and where."""
+        ref, version = self.package.ref, self.package.version
+        shown = f"{ref.name}:{version}" + ("" if version == str(ref.release) else f" ({ref})")
+        return f"{shown} is desired at {self.topic}, revision {self.revision}"
+
+    def nobody(self, timeout_s: float) -> str:
+        """Why there was no device to follow."""
+        if own := sorted(members_of(self._fleet, self._group)):
+            return (
+                f"{', '.join(own)} of this group follow wishes of their own for"
+                f" {self.package.ref.name}; use --device for them"
+            )
+        return f"no device of this group has reported within {timeout_s:g} s; the wish stands"
+
     def _expected(self) -> set[str]:
         if self._device:
             return {self._device}
@@ -168,17 +181,12 @@ def _end(
     as_json: bool,
     timeout_s: float,
 ) -> None:
-    ref, revision = deployment.package.ref, deployment.revision
     if as_json:
         typer.echo(json.dumps(_document(deployment, outcome), ensure_ascii=False))
-    else:
-        version = deployment.package.version
-        shown = f"{ref.name}:{version}" + ("" if version == str(ref.release) else f" ({ref})")
-        typer.echo(f"{shown} is desired at {deployment.topic}, revision {revision}")
     if not wait:
         return
     if not outcome:
-        fail(f"no device of this group has reported within {timeout_s:g} s; the wish stands")
+        fail(deployment.nobody(timeout_s))
     sentences = [_sentence(d, p, timeout_s) for d, p in outcome.items() if not p.committed]
     if sentences:
         fail("; ".join(sentences))
@@ -220,12 +228,3 @@ def _bars(settings: list[str]) -> dict[str, dict[str, Any]]:
         raise RefusedError(f"there is no bar {', '.join(unknown)}; there are {known}")
     apply_bars(Bars(), overrides)
     return overrides
-
-
-def _repository(folder: str) -> Path:
-    url = os.environ.get(f"{ENV_PREFIX}REPOSITORY__URL", "")
-    if not folder and url.startswith("file:"):
-        folder = unquote(urlsplit(url).path)
-    if not folder:
-        raise RefusedError("no repository is named; pass --repo DIR")
-    return Path(folder)

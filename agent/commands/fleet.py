@@ -12,7 +12,7 @@ from rich.live import Live
 
 from agent.commands.deploying import deploy
 from agent.commands.fleet_table import render
-from agent.commands.saying import AsJson, Broker, Root, checked_id, ending, fail, usage
+from agent.commands.saying import AsJson, Broker, Root, checked_id, ending, fail, screen, usage
 from agent.core.names import is_id
 from agent.core.wire import COMMANDS
 from agent.repository import dial
@@ -23,7 +23,6 @@ from agent.repository.fleet import Device, fleet_of, take, value_of
 __all__ = ["command", "deploy", "rollback", "status"]
 
 WATCH_S = 0.5  # between two drawings
-PIPE_WIDTH = 240
 
 
 def status(
@@ -48,7 +47,8 @@ def status(
             if watch:
                 _watch(talk, fleet, as_json=as_json)
                 return
-        _show(fleet, as_json=as_json)
+        if as_json or fleet or not device:
+            _show(fleet, as_json=as_json)
         if device and device not in fleet:
             fail(f"{device} has never reported under {settings.root}/; is that its id?")
 
@@ -132,9 +132,8 @@ def _show(fleet: Mapping[str, Device], *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(_document(fleet), ensure_ascii=False))
     elif fleet:
-        console = Console()
-        # A pipe has no width: give each row its line, as people who grep expect.
-        console.print(render(fleet), width=None if console.is_terminal else PIPE_WIDTH)
+        console = screen()
+        console.print(render(fleet, console.width))
     else:
         typer.echo("no device has reported yet")
 
@@ -154,7 +153,7 @@ def _document(fleet: Mapping[str, Device]) -> dict[str, Any]:
 
 def _watch(talk: Conversation, fleet: dict[str, Device], *, as_json: bool) -> None:
     """Until Ctrl-C.  On a terminal one table that changes, elsewhere what changed, as it does."""
-    console = Console()
+    console = screen()
     if as_json or not console.is_terminal:
         _show(fleet, as_json=as_json)
         while True:
@@ -164,12 +163,13 @@ def _watch(talk: Conversation, fleet: dict[str, Device], *, as_json: bool) -> No
             changed = take(fleet, message.topic, message.payload, talk.root)
             if changed is not None:
                 _show({changed.name: changed}, as_json=as_json)
-    with Live(render(fleet), console=console, auto_refresh=False, screen=False) as live:
+    with Live(console=console, auto_refresh=False) as live:
+        live.update(render(fleet, console.width), refresh=True)
         drawn = time.monotonic()
         while True:
             message = talk.next(WATCH_S)
             if message is not None:
                 take(fleet, message.topic, message.payload, talk.root)
             if time.monotonic() - drawn >= WATCH_S:
-                live.update(render(fleet), refresh=True)
+                live.update(render(fleet, console.width), refresh=True)
                 drawn = time.monotonic()

@@ -32,13 +32,19 @@ COLUMNS = (
     "p99 ms",
     "why",
 )
+_WIDE = ("known good", "provider", "in", "rejected", "pending")  # left out where room is short
+WIDTH_WHOLE = 140
 _RIGHT = ("in", "scored", "rejected", "pending", "p99 ms")
 
 
-def render(fleet: Mapping[str, Device]) -> Table:
-    """The table; text of devices is shown as it is, never read as markup."""
+def render(fleet: Mapping[str, Device], width: int) -> Table:
+    """The table for a screen `width` columns wide, which may have room for less than all.
+
+    Text of devices is shown as it is, never read as markup.
+    """
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in COLUMNS:
+    shown = [c for c in COLUMNS if width >= WIDTH_WHOLE or c not in _WIDE]
+    for column in shown:
         table.add_column(
             column,
             justify="right" if column in _RIGHT else "left",
@@ -49,7 +55,8 @@ def render(fleet: Mapping[str, Device]) -> Table:
         device = fleet[name]
         models = part(device.report, "models")
         for model in sorted(models) or [""]:
-            table.add_row(*_row(device, model))
+            row = dict(zip(COLUMNS, _row(device, model), strict=True))
+            table.add_row(*(row[column] for column in shown))
     return table
 
 
@@ -57,7 +64,7 @@ def _row(device: Device, name: str) -> list[Text]:
     model = device.model(name)
     counts, state = part(model, "counts"), str(model.get("state", ""))
     ready = device.report.get("ready") if device.online is not False else None
-    texts = [
+    return [
         Text(device.name),
         _yes(device.online),
         _yes(ready),
@@ -71,8 +78,6 @@ def _row(device: Device, name: str) -> list[Text]:
         Text(_figure(part(model, "latency_ms").get("p99"))),
         Text(_why(device, model)),
     ]
-    assert len(texts) == len(COLUMNS)
-    return texts
 
 
 def _yes(value: object) -> Text:

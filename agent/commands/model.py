@@ -10,7 +10,7 @@ from rich.table import Table
 
 from agent.adapters.files import read_folder
 from agent.commands.logs import to_stderr
-from agent.commands.saying import AsJson, ending
+from agent.commands.saying import AsJson, ending, screen
 from agent.core.errors import RefusedError
 from agent.repository import authoring, samples
 
@@ -121,7 +121,7 @@ def show(folder: Folder, *, as_json: AsJson = False) -> None:
                 table.add_row(key, str(value))
         for file in contents.files:
             table.add_row("file", f"{file.path}  {file.size:,} bytes")
-        Console().print(table)
+        screen().print(table)
 
 
 def _show_checked(checked: authoring.Checked, verb: str, *, as_json: bool) -> None:

@@ -32,7 +32,8 @@ class Narrator:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bars.stop()
+        if self._console.is_terminal:
+            self._bars.stop()
 
     def tell(self, device: fleet.Device, progress: fleet.Progress) -> None:
         """Where the wish stands on `device`; says nothing twice."""

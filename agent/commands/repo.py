@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.filesize import decimal
 from rich.table import Table
 
 from agent.commands.logs import to_stderr
@@ -21,20 +22,22 @@ from agent.commands.repo_options import (
     Repo,
     Tags,
     address_of,
+    joined,
     passphrase_of,
+    picked,
+    publisher_of,
     repository_of,
     tags_of,
 )
-from agent.commands.saying import AsJson, Broker, Root, ending, usage
+from agent.commands.saying import AsJson, Broker, Root, ending, screen, usage
 from agent.config import ENV_PREFIX
 from agent.core.errors import RefusedError
-from agent.core.packages import Package, describe
+from agent.core.packages import describe
 from agent.repository import authoring, dial, publishing
 from agent.repository.layout import Repository
 from agent.repository.serving import ChunkServer
 from agent.repository.signed import SignedPublisher
 from agent.repository.web import WebServer
-from agent.repository.wishes import pick
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -102,7 +105,7 @@ def add(
     with ending():
         with usage():
             where, tags = repository_of(repo), tags_of(tag)
-            publisher = _publisher(keys, passphrase_file)
+            publisher = publisher_of(keys, passphrase_file)
         there = Repository.open(where)
         with Console(stderr=True).status("adding"):
             added = publishing.add(
@@ -119,16 +122,25 @@ def add(
 
 
 @app.command()
-def publish(*, repo: Repo = "", keys: Keys = None, passphrase_file: Passphrase = None) -> None:
+def publish(
+    *,
+    repo: Repo = "",
+    keys: Keys = None,
+    passphrase_file: Passphrase = None,
+    as_json: AsJson = False,
+) -> None:
     """Sign anew what is there, before signatures run out.  `add` does it by itself.
 
     Example: edge-agent repo publish --repo ./repo
     """
     with ending():
         with usage():
-            where, publisher = repository_of(repo), _publisher(keys, passphrase_file)
+            where, publisher = repository_of(repo), publisher_of(keys, passphrase_file)
         count, notes = publishing.publish(Repository.open(where), publisher)
-        typer.echo(f"published {count} releases")
+        if as_json:
+            typer.echo(json.dumps({"schema": 1, "releases": count, "notes": list(notes)}))
+            return
+        typer.echo(f"published {count} release{'' if count == 1 else 's'}")
         _aside(notes)
 
 
@@ -156,14 +168,17 @@ def list_(
             document = {"schema": 1, "packages": [describe(package) for package in found]}
             typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
             return
+        if not found:
+            typer.echo(f"there is no release{f' of {name}' if name else ''} here", err=True)
+            return
         table = Table(box=None)
         for column in ("model", "size", "tags", "digest"):
             table.add_column(column, justify="right" if column == "size" else "left")
         for package in found:
-            size = f"{package.size / 2**20:.1f} MB"
+            size = decimal(package.size)
             label = f"{package.ref.name}:{package.version}"
-            table.add_row(label, size, _joined(package), package.ref.digest[:19])
-        Console().print(table)
+            table.add_row(label, size, joined(package), package.ref.digest[:19])
+        screen().print(table)
 
 
 @app.command()
@@ -175,7 +190,7 @@ def show(what: What, *, repo: Repo = "", as_json: AsJson = False) -> None:
     with ending():
         with usage():
             where = repository_of(repo)
-        package = _picked(Repository.open(where), what)
+        package = picked(Repository.open(where), what)
         if as_json:
             document = {"schema": 1, **describe(package)}
             typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
@@ -186,12 +201,12 @@ def show(what: What, *, repo: Repo = "", as_json: AsJson = False) -> None:
         table.add_row("model", f"{package.ref.name}:{package.version}")
         table.add_row("release", str(package.ref.release))
         table.add_row("digest", package.ref.digest)
-        table.add_row("tags", _joined(package))
+        table.add_row("tags", joined(package))
         for key, value in package.custom.get("runtime", {}).items():
             table.add_row(key, json.dumps(value))
         for file in package.files:
             table.add_row("file", f"{file.path}  {file.size:,} bytes  {file.sha256}")
-        Console().print(table)
+        screen().print(table)
 
 
 @app.command()
@@ -208,13 +223,13 @@ def remove(
     """
     with ending():
         with usage():
-            where, publisher = repository_of(repo), _publisher(keys, passphrase_file)
+            where, publisher = repository_of(repo), publisher_of(keys, passphrase_file)
             if ":" not in what:
                 raise RefusedError(f"say which version of {what} to remove: {what}:VERSION")
         there = Repository.open(where)
-        package = _picked(there, what)
+        package = picked(there, what)
         freed = publishing.remove(there, package.ref.name, package.ref.release, publisher)
-        typer.echo(f"removed {package.ref.name}:{package.version}, {freed / 2**20:.1f} MB freed")
+        typer.echo(f"removed {package.ref.name}:{package.version}, {decimal(freed)} freed")
 
 
 @app.command()
@@ -231,7 +246,7 @@ def rotate(
     """
     with ending():
         with usage():
-            where, publisher = repository_of(repo), _publisher(keys, passphrase_file)
+            where, publisher = repository_of(repo), publisher_of(keys, passphrase_file)
         for path in publisher.rotate(Repository.open(where), role):
             typer.echo(path)
         typer.echo("these keys sign nothing any more: destroy them", err=True)
@@ -255,12 +270,13 @@ def serve(
     """
     with ending():
         with usage():
-            there = Repository.open(repository_of(repo))
+            where = repository_of(repo)
             address = address_of(http)
             if bool(cert) != bool(key):
                 raise RefusedError("--cert and --key go together")
             over_mqtt = bool(mqtt or f"{ENV_PREFIX}MQTT__URL" in os.environ or not http)
             settings = dial.settings(mqtt, root, os.environ) if over_mqtt else None
+        there = Repository.open(where)
         to_stderr(logging.INFO)
         stop = threading.Event()
         signal.signal(signal.SIGTERM, lambda *_: stop.set())
@@ -278,19 +294,6 @@ def serve(
                     pass
             except KeyboardInterrupt:
                 typer.echo("stopped", err=True)
-
-
-def _picked(repo: Repository, what: str) -> Package:
-    name, _, version = what.partition(":")
-    return pick(repo.packages(), name, version)
-
-
-def _publisher(keys: Path | None, passphrase_file: Path | None) -> SignedPublisher:
-    return SignedPublisher(keys=keys, passphrase=passphrase_of(passphrase_file))
-
-
-def _joined(package: Package) -> str:
-    return ", ".join(f"{key}={value}" for key, value in package.tags.items())
 
 
 def _aside(notes: Sequence[str]) -> None:

@@ -9,8 +9,11 @@ import typer
 
 from agent.config import ENV_PREFIX
 from agent.core.errors import RefusedError
+from agent.core.packages import Package
 from agent.repository.layout import Repository
 from agent.repository.publishing import check_tags
+from agent.repository.signed import SignedPublisher
+from agent.repository.wishes import pick
 
 PASSPHRASE_BYTES_MAX = 4096
 ENV_REPO = "EDGE_AGENT_REPO"
@@ -66,6 +69,22 @@ def tags_of(given: list[str] | None) -> dict[str, str]:
         tags[key] = value
     check_tags(tags)
     return tags
+
+
+def publisher_of(keys: Path | None, passphrase_file: Path | None) -> SignedPublisher:
+    """Who signs, with the keys that were named.  Raises RefusedError."""
+    return SignedPublisher(keys=keys, passphrase=passphrase_of(passphrase_file))
+
+
+def picked(repo: Repository, what: str) -> Package:
+    """The release that NAME or NAME:VERSION means.  Raises RefusedError: there is none."""
+    name, _, version = what.partition(":")
+    return pick(repo.packages(), name, version)
+
+
+def joined(package: Package) -> str:
+    """Its tags as they were given: k=v, k=v."""
+    return ", ".join(f"{key}={value}" for key, value in package.tags.items())
 
 
 def address_of(text: str) -> tuple[str, int] | None:

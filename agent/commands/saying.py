@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Annotated, NoReturn
 
 import typer
+from rich.console import Console
 
 from agent.core.errors import MisfitError, RefusedError, UnavailableError, UnfitError
 from agent.core.names import is_id
@@ -20,6 +21,15 @@ Root = Annotated[
     str, typer.Option("--root", help="First level of every topic; else EDGE_AGENT__MQTT__ROOT.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+
+
+PIPE_WIDTH = 240
+
+
+def screen() -> Console:
+    """Stdout, for tables.  A pipe has no width: there each row gets its line, for who greps."""
+    console = Console()
+    return console if console.is_terminal else Console(width=PIPE_WIDTH)
 
 
 @contextmanager

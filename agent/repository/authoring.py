@@ -79,10 +79,10 @@ def init(model: Path, out: Path | None = None, *, name: str = "") -> Path:
             f"{folder / MANIFEST_FILE} is there already; edit it, or name --out", 409
         )
     facts = read_model(source)
-    title = name or (source.resolve().parent.name if in_place else source.stem)
-    title = re.sub(r"[^A-Za-z0-9._-]+", "-", title).strip("-._")[:64] or "model"
-    if not is_id(title):
-        raise RefusedError(f"{title!r} is no model name; pass --name")
+    if name and not is_id(name):
+        raise RefusedError(f"{name!r} is no model name: letters, digits, . _ - and at most 64")
+    title = source.resolve().parent.name if in_place else source.stem
+    title = name or re.sub(r"[^A-Za-z0-9._-]+", "-", title).strip("-._")[:64] or "model"
     text = manifest_text(title, source.name, *tensors_of(source))
     with weather(f"cannot write {folder}"):
         make_folder(folder)

@@ -63,8 +63,10 @@ def recorded(
                 row = [reading.get(name) for name in names]
                 if all(isinstance(value, (int, float)) for value in row):
                     rows.append([float(value) for value in row if value is not None])
-    except (OSError, UnicodeDecodeError) as error:
-        raise RefusedError(f"cannot read {path}: {error}") from error
+    except OSError as error:
+        raise RefusedError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise RefusedError(f"{path} is not UTF-8 text: {error.reason}") from error
     if len(rows) < length:
         raise RefusedError(
             f"{path} has {len(rows)} rows with all of {', '.join(names[:8])};"

@@ -1,0 +1,122 @@
+"""What commands say to people and scripts: whole lines in a pipe, one sentence where they fail."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.world import zoo
+from tests.world.stand_in import StandIn, model
+
+ROOT = Path(__file__).resolve().parents[2]
+MODEL = "pump-anomaly-of-the-third-line"
+
+
+@pytest.fixture
+def say(tmp_path):
+    """Runs `edge-agent WORDS` as a pipe sees it; gives its exit status, stdout and stderr."""
+
+    def run(*words, **settings):
+        environ = {k: v for k, v in os.environ.items() if not k.startswith("EDGE_AGENT")}
+        environ |= {"PYTHONPATH": str(ROOT), "COLUMNS": "80", **settings}
+        done = subprocess.run(
+            [sys.executable, "-m", "agent", *map(str, words)],
+            env=environ,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    return run
+
+
+@pytest.fixture
+def package(tmp_path):
+    return zoo.mlp(tmp_path / "package", name="m")
+
+
+def test_status_in_a_pipe_cuts_nothing_off(say, broker):
+    with StandIn(broker.url, "pump-7-of-the-third-line") as device:
+        device.report(models={MODEL: model(state="Healthy")})
+        code, told, _ = say("status", "--mqtt", broker.url)
+    assert code == 0
+    assert "…" not in told
+    assert "pump-7-of-the-third-line" in told
+    assert MODEL in told
+
+
+def test_status_of_nobody_is_one_sentence(say, broker):
+    code, told, why = say("status", "--device", "nobody", "--mqtt", broker.url)
+    assert (code, told) == (1, "")
+    assert len(why.splitlines()) == 1
+    assert "nobody has never reported" in why
+
+
+def test_a_digest_in_a_pipe_stays_on_its_line(say, package):
+    say("repo", "init", "r")
+    say("repo", "add", package, "--repo", "r")
+    digest = json.loads(say("repo", "show", "m", "--repo", "r", "--json")[1])["digest"]
+    assert digest in say("repo", "show", "m", "--repo", "r")[1]
+    assert digest in say("model", "show", package)[1]
+
+
+def test_publish_tells_a_script_how_many(say):
+    say("repo", "init", "r")
+    code, told, _ = say("repo", "publish", "--repo", "r", "--json")
+    assert code == 0
+    assert json.loads(told) == {"schema": 1, "releases": 0, "notes": []}
+
+
+def test_an_empty_repository_says_so(say):
+    say("repo", "init", "r")
+    code, told, why = say("repo", "list", "--repo", "r")
+    assert (code, told) == (0, "")
+    assert "no release" in why
+
+
+def test_deploy_finds_the_repository_as_repo_does(say, package, broker):
+    say("repo", "init", "r")
+    say("repo", "add", package, "--repo", "r")
+    code, told, why = say("deploy", "m", "--device", "d", "--mqtt", broker.url, EDGE_AGENT_REPO="r")
+    assert code == 0, why
+    assert told == "m:1 is desired at edge/d/desired, revision 1\n"
+
+
+def test_a_group_whose_devices_have_wishes_of_their_own_is_told_apart(say, package, broker):
+    say("repo", "init", "r")
+    say("repo", "add", package, "--repo", "r")
+    where = ("--repo", "r", "--mqtt", broker.url)
+    with StandIn(broker.url, "pump-7", groups=["line"]) as device:
+        device.report()
+        say("deploy", "m", "--device", "pump-7", *where)
+        code, _, why = say("deploy", "m", "--group", "line", *where, "--wait", "--timeout", "1")
+    assert code == 1
+    assert "pump-7" in why
+    assert "--device" in why
+
+
+def test_a_name_that_is_none_is_not_bent_into_one(say, package):
+    code, _, why = say("model", "init", package / "model.onnx", "--out", "o", "--name", "ü b")
+    assert code == 1
+    assert "'ü b' is no model name" in why
+
+
+def test_check_knocks_at_the_broker_as_the_agent_will(say, tmp_path, broker):
+    environ = {
+        "EDGE_AGENT__MQTT__URL": broker.url,
+        "EDGE_AGENT__STORE__DIR": str(tmp_path / "store"),
+        "EDGE_AGENT__STREAM": '[{"name":"s","topic":"a"}]',
+        "EDGE_AGENT__HTTP__BIND": "127.0.0.1:0",
+    }
+    parts = json.loads(say("check", "--json", **environ)[1])["parts"]
+    assert parts["broker"] == {"ok": True, "why": f"{broker.url} lets us in"}
+    more = {"EDGE_AGENT__MQTT__USERNAME": "u", "EDGE_AGENT__MQTT__PASSWORD_FILE": "/nope"}
+    parts = json.loads(say("check", "--json", **environ, **more)[1])["parts"]
+    assert parts["broker"]["ok"] is False
+    assert "/nope" in parts["broker"]["why"]
