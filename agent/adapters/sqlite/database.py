@@ -24,6 +24,7 @@ Order = tuple[Job, Future[Any] | None, Callable[[Any], None] | None]
 logger = structlog.get_logger(__name__)
 
 RETRY_S = 0.5  # between tries while the disk says no
+PATIENT_S_MAX = 0.05  # that an order without hurry waits for a commit to ride with
 LOCK_S_MAX = 5.0  # for an agent that is just stopping
 PRAGMAS = (
     "locking_mode=EXCLUSIVE",
@@ -66,6 +67,7 @@ class Database:
         self.path = path
         self._orders: deque[Order] = deque()
         self._wake = threading.Condition()
+        self._is_urgent = False  # some order does not want to wait for others
         self._closing = False
         self._watchers: list[Callable[[], None]] = []
         self._connection = self._opened()
@@ -76,18 +78,25 @@ class Database:
         """Call `watcher` in the writer thread after each commit; it must not raise or wait."""
         self._watchers.append(watcher)
 
-    def submit(self, job: Callable[[sqlite3.Connection], T], done: Callable[[T], None]) -> None:
+    def submit(
+        self,
+        job: Callable[[sqlite3.Connection], T],
+        done: Callable[[T], None],
+        *,
+        urgent: bool = True,
+    ) -> None:
         """Have `job` done in the next commit, then `done` with its result in the writer thread.
 
-        A disk that says no is tried again until it says yes: nothing submitted is lost or reordered
-        while the process lives.
+        What is not `urgent` rides with the next commit that is, or makes one of its own a little
+        later: a sync costs the same for one order as for many.  A disk that says no is tried again
+        until it says yes: nothing submitted is lost or reordered while the process lives.
         """
-        self._put((job, None, done))
+        self._put((job, None, done), urgent=urgent)
 
     def future(self, job: Callable[[sqlite3.Connection], T]) -> "Future[T]":
         """As `submit`; the future is done when the commit that holds `job` is durable."""
         future: Future[T] = Future()
-        self._put((job, future, None))
+        self._put((job, future, None), urgent=True)
         return future
 
     def call(self, job: Callable[[sqlite3.Connection], T]) -> T:
@@ -108,13 +117,15 @@ class Database:
             self._wake.notify()
         self._thread.join()
 
-    def _put(self, order: Order) -> None:
+    def _put(self, order: Order, *, urgent: bool) -> None:
         with self._wake:
             if self._closing:
                 msg = f"{self.path} is closed"
                 raise UnavailableError(msg)
             self._orders.append(order)
-            self._wake.notify()
+            self._is_urgent |= urgent
+            if urgent or len(self._orders) == 1:
+                self._wake.notify()
 
     def _opened(self) -> sqlite3.Connection:
         """The file, or where it is damaged a fresh one: what scores must not wait for a repair."""
@@ -162,8 +173,10 @@ class Database:
                     self._wake.wait_for(lambda: self._closing, RETRY_S)
                 else:
                     self._wake.wait_for(lambda: self._orders or self._closing)
+                    self._wake.wait_for(lambda: self._is_urgent or self._closing, PATIENT_S_MAX)
                 orders += self._orders
                 self._orders.clear()
+                self._is_urgent = False
                 closing = self._closing
             if orders:
                 orders = self._commit(orders)

@@ -45,9 +45,11 @@ class SqliteOutbox:
         self._reader, self._writer = socket.socketpair()
         self._reader.setblocking(False)
         self._writer.setblocking(False)
+        self._is_told = False  # a byte waits in the socket pair
         self._waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
         stock = database.call(lambda c: _take_stock(c, epoch_least))
         self._records, self._bytes, self._given_up, self._epoch, self._floor = stock
+        self._newest = self._floor  # the highest id given away
         database.watch(self._after_commit)
 
     # ---- the lane's side ----
@@ -57,16 +59,18 @@ class SqliteOutbox:
         with self._lock:
             self._ticket += 1
             ticket = self._ticket
+            first = self._newest + 1
+            self._newest += len(entry.records)
             self._database.submit(
-                lambda c: _insert(c, entry), lambda ids: self._inserted(ticket, entry, ids)
+                lambda c: _insert(c, entry, first), lambda _: self._inserted(ticket, entry, first)
             )
         return ticket
 
     def committed(self) -> int:
         """The highest durable ticket; quiets `fileno`."""
-        with contextlib.suppress(BlockingIOError):
-            while self._reader.recv(4096):
-                pass
+        if self._is_told:
+            self._reader.recv(1)
+            self._is_told = False  # before the ticket is read: a commit after it tells again
         return self._durable
 
     def fileno(self) -> int:
@@ -119,7 +123,7 @@ class SqliteOutbox:
                 self._forget_oldest()
             if gone:  # one in the middle of a window has failed
                 self._drop(gone)
-        self._database.submit(lambda c: _delete(c, ids), self._deleted)
+        self._database.submit(lambda c: _delete(c, ids), self._deleted, urgent=False)
 
     def depth(self) -> Mapping[str, int]:
         """records, bytes, gaps (rows given up for want of room)."""
@@ -138,9 +142,9 @@ class SqliteOutbox:
 
     # ---- in the writer thread, after a commit ----
 
-    def _inserted(self, ticket: int, entry: Entry, ids: Sequence[int]) -> None:
+    def _inserted(self, ticket: int, entry: Entry, first: int) -> None:
         with self._lock:
-            for record_id, record in zip(ids, entry.records, strict=True):
+            for record_id, record in enumerate(entry.records, first):
                 self._recent.append((record_id, record))
                 self._recent_bytes += _weight(record)
                 self._records += 1
@@ -168,8 +172,10 @@ class SqliteOutbox:
             self._bytes -= gone[1]
 
     def _after_commit(self) -> None:
-        with contextlib.suppress(BlockingIOError, OSError):
-            self._writer.send(b"\0")
+        if not self._is_told:
+            with contextlib.suppress(OSError):  # closed: nobody listens any more
+                self._writer.send(b"\0")
+                self._is_told = True  # after the byte: who sees it finds one
         for loop, event in list(self._waiters):
             with contextlib.suppress(RuntimeError):  # that loop has ended
                 loop.call_soon_threadsafe(event.set)
@@ -198,24 +204,21 @@ def _take_stock(connection: sqlite3.Connection, epoch_least: int) -> tuple[int, 
     connection.execute(
         "INSERT OR IGNORE INTO meta VALUES ('epoch', ?), ('given_up', 0)", (epoch_least,)
     )
-    records, size, newest = connection.execute(
-        f"SELECT count(*), total({_SIZE}), max(id) FROM outbox"
-    ).fetchone()
+    records, size = connection.execute(f"SELECT count(*), total({_SIZE}) FROM outbox").fetchone()
+    newest = connection.execute("SELECT seq FROM sqlite_sequence WHERE name='outbox'").fetchone()
     meta = dict(connection.execute("SELECT name, value FROM meta").fetchall())
-    return records, int(size), meta["given_up"], meta["epoch"], newest or 0
+    return records, int(size), meta["given_up"], meta["epoch"], newest[0] if newest else 0
 
 
-def _insert(connection: sqlite3.Connection, entry: Entry) -> list[int]:
-    ids = []
-    for r in entry.records:
-        values = (r.topic, r.payload, r.rows, r.priority, r.stream, r.model, r.first_seq)
-        cursor = connection.execute(f"INSERT INTO outbox VALUES (NULL{', ?' * 7})", values)
-        assert cursor.lastrowid is not None
-        ids.append(cursor.lastrowid)
+def _insert(connection: sqlite3.Connection, entry: Entry, first: int) -> None:
+    rows = [
+        (i, r.topic, r.payload, r.rows, r.priority, r.stream, r.model, r.first_seq)
+        for i, r in enumerate(entry.records, first)
+    ]
+    connection.executemany(f"INSERT INTO outbox VALUES (?{', ?' * 7})", rows)
     accounts = [(stream, model, body) for (stream, model), body in entry.accounts.items()]
     connection.executemany("REPLACE INTO account VALUES (?, ?, ?)", accounts)
     connection.executemany("REPLACE INTO mark VALUES (?, ?)", list(entry.marks.items()))
-    return ids
 
 
 def _select(
@@ -246,12 +249,21 @@ def _evict(
 
 def _delete(connection: sqlite3.Connection, ids: Sequence[int]) -> tuple[int, int]:
     """How many were there, and their bytes: a record may have been evicted while it was sent."""
-    records = size = 0
-    for record_id in ids:
-        row = connection.execute(
-            f"DELETE FROM outbox WHERE id=? RETURNING {_SIZE}", (record_id,)
-        ).fetchone()
-        if row is not None:
-            records += 1
-            size += row[0]
-    return records, size
+    sizes: list[int] = []
+    for first, last in _runs(ids):
+        found = connection.execute(
+            f"DELETE FROM outbox WHERE id BETWEEN ? AND ? RETURNING {_SIZE}", (first, last)
+        )
+        sizes += [size for (size,) in found]
+    return len(sizes), sum(sizes)
+
+
+def _runs(ids: Sequence[int]) -> list[tuple[int, int]]:
+    """First and last of each stretch without a hole."""
+    runs: list[tuple[int, int]] = []
+    for i in sorted(ids):
+        if runs and i <= runs[-1][1] + 1:
+            runs[-1] = (runs[-1][0], i)
+        else:
+            runs.append((i, i))
+    return runs
