@@ -115,6 +115,8 @@ class MqttSource(Source):
                 if chunk is None:
                     break
                 self._digest(client, chunk, found)
+                if client.is_drained(chunk):
+                    break
         except (ConnectionError, MalformedError) as error:
             lost = str(error)
         # What came before the end counts, and may still be acknowledged on the next connection.

@@ -4,6 +4,7 @@ Touches private names of paho; tests/integration/test_mqtt_private.py pins them.
 """
 
 import contextlib
+import socket
 import ssl
 import time
 from collections import deque
@@ -51,6 +52,10 @@ class Feed(Guarded):
         with self._msgtime_mutex:
             self._last_bytes_received = time.monotonic()
         return chunk
+
+    def is_drained(self, chunk: bytes) -> bool:
+        """Whether `chunk`, just received, was all there was; only a plain socket can tell."""
+        return len(chunk) < RECEIVE_BYTES and type(self.socket()) is socket.socket
 
     def pending(self) -> int:
         """Bytes that TLS has taken off the socket already, so that no select will tell of them."""

@@ -7,6 +7,7 @@ by `call_soon_threadsafe` only.
 import asyncio
 import contextlib
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 
 import structlog
@@ -75,6 +76,8 @@ class MqttLink(Link):
         self._pump: Pump | None = None
         self._up = asyncio.Event()
         self._publishing = 0
+        self._told: deque[tuple[Callable[..., object], tuple[object, ...]]] = deque()
+        self._is_telling = False  # the loop has been asked to look at `_told`
         # Written by the pump alone; `_finished` by the loop alone: held = came - finished.
         self._came = self._came_bytes = 0
         self._finished = self._finished_bytes = 0
@@ -160,6 +163,8 @@ class MqttLink(Link):
         """Keep the link up until cancelled; then publish the goodbye and disconnect in order."""
         assert self._pump is None, "run is called once at a time"
         self._loop = asyncio.get_running_loop()
+        self._told.clear()
+        self._is_telling = False
         self._pump = pump = Pump(
             self._options,
             self,
@@ -209,7 +214,18 @@ class MqttLink(Link):
         self._tell(self._up.clear)
 
     def _tell(self, call: Callable[..., object], *args: object) -> None:
+        """Have it called in the loop, in order; what comes together wakes the loop once."""
         loop = self._loop
-        if loop is not None:
+        if loop is None:
+            return
+        self._told.append((call, args))
+        if not self._is_telling:
+            self._is_telling = True
             with contextlib.suppress(RuntimeError):  # the loop has closed: nobody is left to tell
-                loop.call_soon_threadsafe(call, *args)
+                loop.call_soon_threadsafe(self._hear)
+
+    def _hear(self) -> None:
+        self._is_telling = False  # first: what is told from now on wakes the loop again
+        while self._told:
+            call, args = self._told.popleft()
+            call(*args)

@@ -77,6 +77,7 @@ class Pump:
         self._wake_r, self._wake_w = socket.socketpair()
         self._wake_r.setblocking(False)
         self._wake_w.setblocking(False)
+        self._is_woken = False  # a byte waits in the socket pair, or is about to
         self.trouble = f"not yet connected to {options.where}"
 
     # ---- from any thread ----
@@ -110,8 +111,10 @@ class Pump:
         self._wake()
 
     def _wake(self) -> None:
-        # A full buffer wakes it as well; a closed one means that it has ended.
-        with contextlib.suppress(OSError):
+        if self._is_woken:
+            return
+        self._is_woken = True  # before the byte: who drains it takes the flag back after it
+        with contextlib.suppress(OSError):  # closed: it has ended
             self._wake_w.send(b"\0")
 
     # ---- in the thread ----
@@ -253,5 +256,5 @@ class Pump:
 
     def _drain_wake(self) -> None:
         with contextlib.suppress(BlockingIOError):
-            while len(self._wake_r.recv(4096)) == 4096:
-                pass
+            self._wake_r.recv(4096)
+        self._is_woken = False  # before the letters are looked at: one that comes now wakes again
