@@ -64,8 +64,19 @@ class Books:
 class Site:
     """A context manager.  `settings` goes over the agent's configuration, section by section."""
 
-    def __init__(self, broker, folder, *, streams=None, models=(), repository="file", **settings):
+    def __init__(
+        self,
+        broker,
+        folder,
+        *,
+        streams=None,
+        models=(),
+        repository="file",
+        hears=("scores/+", "events", "reported"),
+        **settings,
+    ):
         self.broker, self.folder = broker, Path(folder)
+        self._hears = hears
         self.repository = repository
         self.http = f"127.0.0.1:{free_port()}"
         self.streams = streams or [{"name": "s", "topic": "plant/+", "key": "{1}", "time": "ts"}]
@@ -262,9 +273,8 @@ class Site:
             return self.books.setdefault(name, Books())
 
     def _on_connect(self, client, _userdata, _flags, _reason, _properties):
-        client.subscribe(
-            [(f"edge/{DEVICE}/{part}", 1) for part in ("scores/+", "events", "reported")]
-        )
+        if self._hears:
+            client.subscribe([(f"edge/{DEVICE}/{part}", 1) for part in self._hears])
 
     def _on_message(self, _client, _userdata, message):
         parts = message.topic.split("/")

@@ -1,0 +1,76 @@
+"""What a stream feels while a 100 MB model loads and takes over: p99 during ÷ p99 before."""
+
+import json
+import statistics
+import time
+
+import psutil
+
+from tests.bench.stand import SCORES, child, quiet_broker
+from tests.world import zoo
+from tests.world.site import Site
+from tests.world.waiting import eventually
+
+ROUNDS = 5
+RATE = 2000  # readings a second
+BEFORE_S = 3
+SIZE_MB = 100
+
+
+def test_p99_while_a_large_model_loads_and_is_swapped_in(tmp_path):
+    ratios, told = [], []
+    with (
+        quiet_broker() as broker,
+        child("sink", broker.url, SCORES) as sink,
+        Site(
+            broker, tmp_path, hears=("events",), report={"interval": "60s", "receipt": "1s"}
+        ) as site,
+        child("sensors", broker.url, 1, RATE, RATE * 300) as sensors,
+    ):
+        site.start()
+        site.deploy(zoo.big(tmp_path / "v0", size_mb=SIZE_MB, name="m", features={"names": ["f0"]}))
+        sensors.say()
+        for turn in range(1, ROUNDS + 1):
+            package = zoo.big(
+                tmp_path / f"v{turn}",
+                size_mb=SIZE_MB,
+                bias=float(turn),
+                name="m",
+                features={"names": ["f0"]},
+            )
+            release = site.add(package)
+            lapped(sink)
+            time.sleep(BEFORE_S)
+            before = lapped(sink)
+            site.desire("m", release)
+            swapped(site, release)
+            during = lapped(sink)
+            ratios.append(during["p99"] / before["p99"])
+            told.append(receipt(site, release)["p99_ms"])
+            print(f"\n{before['p99']:.1f} -> {during['p99']:.1f} ms; receipt {told[-1]}", end="")
+    own = statistics.median(one["during"] / one["before"] for one in told)
+    print(
+        f"\n{SIZE_MB} MB model, {RATE:,} readings/s, {psutil.cpu_count()} cores: "
+        f"p99 during ÷ before {statistics.median(ratios):.2f} at the consumer, {own:.2f} in the receipts"
+    )
+
+
+def lapped(sink):
+    """What has come since last asked."""
+    sink.say(1)
+    return json.loads(sink.line())
+
+
+def swapped(site, release):
+    def done():
+        return (site.model("m").get("active") or {}).get("release") == release
+
+    return eventually(done, 60, f"release {release} scores")
+
+
+def receipt(site, release):
+    def found():
+        receipts = [event["receipt"] for event in site.events if event.get("receipt")]
+        return next((r for r in receipts if (r["to"] or {}).get("release") == release), None)
+
+    return eventually(found, 30, "the receipt")

@@ -1,0 +1,82 @@
+"""Readings a second from publish to score, and what one costs, beside three references.
+
+mosquitto_sub, under the same load from the same broker; a script as people write it (naive.py); and
+a core: what the whole agent, worker included, takes of one at 50,000 readings a second.
+"""
+
+import statistics
+from collections.abc import Callable
+
+import pytest
+
+from tests.bench.stand import SCORES, Lap, agent, by_mosquitto_sub, child, lap, naive, quiet_broker
+
+ROUNDS = 3
+FLOOD = 200_000  # messages at saturation
+PACED = 10_000  # readings a second, to compare costs
+FLOOR = 50_000  # readings a second that one core must carry
+
+
+def median(laps: list[Lap], figure: Callable[[Lap], float]) -> float:
+    return statistics.median(figure(one) for one in laps)
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+def test_saturation_beside_mosquitto_sub(tmp_path, qos):
+    ours, theirs = [], []
+    for turn in range(ROUNDS):
+        # A broker a turn: one that knows the agent would keep what is sent while it is away.
+        with quiet_broker() as broker, child("sink", broker.url, SCORES) as sink:
+            theirs.append(by_mosquitto_sub(broker, qos=qos, number=FLOOD))
+            with agent(broker, tmp_path / str(turn), qos) as pid:
+                ours.append(lap(broker, sink, pid, qos=qos, rate=0, number=FLOOD))
+    rate, sub = median(ours, lambda one: one.rate), statistics.median(theirs)
+    print(
+        f"\nQoS {qos}, saturation: {rate:,.0f} readings/s scored, {sub:,.0f} messages/s "
+        f"mosquitto_sub, ratio {rate / sub:.2f}; {median(ours, lambda one: one.cores):.2f} cores, "
+        f"{median(ours, lambda one: one.cpu_us):.1f} µs CPU a reading"
+    )
+    assert not sum(one.lost for one in ours)
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+def test_the_whole_agent_at_the_floor(tmp_path, qos):
+    with (
+        quiet_broker() as broker,
+        child("sink", broker.url, SCORES) as sink,
+        agent(broker, tmp_path / "agent", qos, wait_ms=2) as pid,
+    ):
+        laps = [
+            lap(broker, sink, pid, qos=qos, rate=FLOOR, number=3 * FLOOR) for _ in range(ROUNDS)
+        ]
+    cost = median(laps, lambda one: one.cpu_us)
+    print(
+        f"\nQoS {qos}, {FLOOR:,}/s offered: {median(laps, lambda one: one.rate):,.0f}/s scored, "
+        f"{cost:.1f} µs CPU a reading: one core carries {1e6 / cost:,.0f}/s"
+    )
+    assert not sum(one.lost for one in laps)
+
+
+def test_what_a_reading_costs_beside_a_naive_script(tmp_path):
+    runs: dict[str, list[Lap]] = {"naive": [], "wait 0": [], "wait 2": []}
+    with quiet_broker() as broker, child("sink", broker.url, SCORES) as sink:
+
+        def measure(name, pid):
+            load = {"qos": 0, "rate": PACED, "number": 3 * PACED}
+            runs[name].append(lap(broker, sink, pid, **load))
+
+        for turn in range(ROUNDS):
+            with naive(broker, tmp_path / f"naive{turn}", 0) as pid:
+                measure("naive", pid)
+            for wait in (0, 2):
+                with agent(broker, tmp_path / f"{wait}-{turn}", 0, wait_ms=wait) as pid:
+                    measure(f"wait {wait}", pid)
+    reference = median(runs["naive"], lambda one: one.cpu_us)
+    print(f"\n{PACED:,} readings/s, QoS 0:")
+    for name, laps in runs.items():
+        cost = median(laps, lambda one: one.cpu_us)
+        print(
+            f"{name:>7}: {cost:6.1f} µs CPU a reading, ratio {cost / reference:.2f}; "
+            f"p50 {median(laps, lambda one: one.p50):.1f} ms, "
+            f"p99 {median(laps, lambda one: one.p99):.1f} ms"
+        )
