@@ -40,7 +40,9 @@ class Burst:
     `topics` has one entry per payload (None for sources without topics).  `token` is handed back to
     `Source.accept` once every reading in the burst is durably accounted for.  `mark` is where the
     source stands after this burst; it is stored in the same transaction as the scores and given
-    back to `Source.resume` at the next start, so that a restart neither repeats nor skips.
+    back to `Source.resume` at the next start, so that a restart neither repeats nor skips.  `ids`
+    are what its messages are recognised by if the source gives them again, of one length and
+    joined; empty where it cannot tell.
     """
 
     stream: str
@@ -49,6 +51,7 @@ class Burst:
     topics: Sequence[bytes] | None = None
     token: object = None
     mark: bytes | None = None
+    ids: bytes = b""
 
 
 class Source(Protocol):

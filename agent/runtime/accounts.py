@@ -12,6 +12,7 @@ from typing import Self
 import orjson
 
 from agent.core.health import Counts
+from agent.runtime.shares import AHEAD, Shares
 
 
 @dataclass(slots=True)
@@ -43,22 +44,27 @@ class Account:
             pending=self.held + self.flying,
         )
 
-    def encode(self) -> bytes:
-        """For the store."""
-        return orjson.dumps(asdict(self))
+    def encode(self, shares: Shares) -> bytes:
+        """For the store, with what a restart has to know of the bursts that are under way."""
+        readings, rejected = shares.undone()
+        undone = {"readings": readings, "rejected": rejected}
+        return orjson.dumps(asdict(self) | {"undone": undone, AHEAD: shares.done().hex()})
 
     @classmethod
     def restored(cls, raw: bytes, *, redelivered: bool) -> Self:
         """The account as it was stored, after the process that kept it is gone.
 
-        Windows that were open are lost with it: their readings are expired.  Readings on their way
-        come again where the source still holds them (`redelivered`), and are expired where not.
+        Bursts that were under way come again where the source still holds them (`redelivered`), and
+        are taken out of the account.  What else had no fate yet, in windows that were open above
+        all, is lost with the process: expired.
         """
-        account = cls(**orjson.loads(raw))
-        account.expired += account.held
+        document = orjson.loads(raw)
+        undone, _ = document.pop("undone"), document.pop(AHEAD)
+        account = cls(**document)
         if redelivered:
-            account.readings -= account.flying
-        else:
-            account.expired += account.flying
+            account.readings -= undone["readings"]
+            account.reject({reason: -n for reason, n in undone["rejected"].items()})
+            account.rejected = {reason: n for reason, n in account.rejected.items() if n}
         account.held = account.flying = 0
+        account.expired = account.readings - account.scored - sum(account.rejected.values())
         return account

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.core.scores import ScoreColumns
-from agent.runtime.holds import Hold
 from agent.runtime.seats import Seat
+from agent.runtime.shares import Share
 
 
 @dataclass(slots=True, eq=False)
@@ -26,7 +26,7 @@ class Chunk:
     values: NDArray[Any]
     readings: int
     arrived: float  # monotonic, of the oldest reading in it
-    holds: list[Hold]
+    shares: list[Share]
     asked: Future[ScoreColumns] | None = None  # a question: answered, and not counted
 
     def __len__(self) -> int:
@@ -87,7 +87,7 @@ def unrepeated(keys: NDArray[np.int32]) -> int:
 
 
 def _head(chunk: Chunk, take: int) -> Chunk:
-    """Cut the first rows off `chunk`; both parts now hold its bursts."""
+    """Cut the first rows off `chunk`; both parts now share its bursts."""
     windowed = chunk.seat.manifest.window is not None
     readings = chunk.readings if windowed else take
     head = Chunk(
@@ -97,10 +97,10 @@ def _head(chunk: Chunk, take: int) -> Chunk:
         chunk.values[:take],
         readings,
         chunk.arrived,
-        list(chunk.holds),
+        list(chunk.shares),
     )
-    for hold in chunk.holds:
-        hold.parts += 1
+    for share in chunk.shares:
+        share.parts += 1
     chunk.readings -= readings
     chunk.keys, chunk.times = chunk.keys[take:], chunk.times[take:]
     chunk.values = chunk.values[take:]
@@ -117,5 +117,5 @@ def _joined(parts: list[Chunk]) -> Chunk:
         np.concatenate([part.values for part in parts]),
         sum(part.readings for part in parts),
         parts[0].arrived,
-        [hold for part in parts for hold in part.holds],
+        [share for part in parts for share in part.shares],
     )

@@ -13,11 +13,12 @@ from agent.ports import Burst, Source
 
 @dataclass(slots=True, eq=False)
 class Hold:
-    """One burst on its way.  `parts` are the pieces of it whose fate is still open."""
+    """One burst on its way.  `parts` are those that still work on it: its taker, and models."""
 
     source: Source
     burst: Burst
     parts: int = 1
+    settled: bool = False
 
 
 class Holds:
@@ -39,5 +40,7 @@ class Holds:
         """Take out the oldest bursts with no open part, up to the first that has one."""
         done = []
         while self._open and self._open[0].parts == 0:
-            done.append(self._open.popleft())
+            hold = self._open.popleft()
+            hold.settled = True
+            done.append(hold)
         return done

@@ -9,7 +9,7 @@ from agent.core.decoding import Decoder
 from agent.core.health import StreamHealth
 from agent.core.streams import StreamSpec
 from agent.ports import Burst, Source
-from agent.runtime.holds import Holds
+from agent.runtime.holds import Hold, Holds
 from agent.runtime.scoring import Scoring
 
 
@@ -38,8 +38,18 @@ class Intake:
         for reason, n in block.rejected.items():
             self.rejected[reason] = self.rejected.get(reason, 0) + n
         for scoring in self.scorings.values():
-            scoring.push(block, hold, now)
+            if had := scoring.shares.had(burst):  # before a restart, ahead of another model
+                self._push_rest(scoring, hold, had, now, wall)
+            else:
+                scoring.push(block, hold, now)
         hold.parts -= 1
+
+    def _push_rest(self, scoring: Scoring, hold: Hold, had: int, now: float, wall: float) -> None:
+        burst = hold.burst
+        topics = burst.topics[had:] if burst.topics is not None else None
+        block = self.decoder.decode(burst.payloads[had:], topics, burst.arrived, wall)
+        ids = burst.ids[: had * len(burst.ids) // len(burst.payloads)]
+        scoring.push(block, hold, now, ids)
 
     @property
     def closed(self) -> bool:

@@ -177,11 +177,6 @@ class Lane:
         return records
 
     def _commit(self, records: list[Record]) -> None:
-        accounts = {}
-        for scoring in self.scorings():
-            if scoring.dirty:
-                scoring.dirty = False
-                accounts[scoring.stream, scoring.model] = scoring.account.encode()
         holds: list[Hold] = []
         marks: dict[str, bytes] = {}
         for name, intake in self.intakes.items():
@@ -190,6 +185,10 @@ class Lane:
             new = [hold.burst.mark for hold in settled if hold.burst.mark is not None]
             if new:
                 marks[name] = new[-1]
+        accounts = {}
+        for scoring in self.scorings():
+            if (raw := scoring.stored()) is not None:
+                accounts[scoring.stream, scoring.model] = raw
         if records or accounts or marks or holds:
             ticket = self._outbox.add(Entry(records, accounts, marks))
             holds = [hold for hold in holds if hold.burst.token is not None]

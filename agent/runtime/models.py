@@ -20,6 +20,7 @@ from agent.runtime.lane import Lane
 from agent.runtime.receipts import SwapTrace
 from agent.runtime.room import Room
 from agent.runtime.scoring import Limits, Scoring
+from agent.runtime.shares import Shares
 from agent.runtime.work import Works
 
 logger = structlog.get_logger(__name__)
@@ -140,9 +141,10 @@ class Models:
         assert self.healer is not None
         stored = await asyncio.to_thread(world.outbox.accounts)
         raw = stored.get((stream, name))
-        account = Account()
+        account, shares = Account(), Shares()
         if raw is not None:
             account = Account.restored(raw, redelivered=intake.redelivered)
+            shares = Shares.restored(raw) if intake.redelivered else shares
         scoring = Scoring(
             model=name,
             stream=stream,
@@ -150,6 +152,7 @@ class Models:
             epoch=world.outbox.epoch(),
             keys=intake.decoder.keys,
             account=account,
+            shares=shares,
             limits=Limits(
                 rows_max=intake.rows_max,
                 wait_s=intake.wait_s,

@@ -4,7 +4,8 @@ All of it runs on the lane's thread and none of it waits.  Scores leave in the o
 came, across swaps too: what one version took in, it ends, unless it is taken away.
 """
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +17,7 @@ from agent.core.blocks import Block, Keys
 from agent.core.evidence import Recent
 from agent.core.scores import ScoreColumns
 from agent.core.windows import Spans
-from agent.ports import Record
+from agent.ports import Answer, Record
 from agent.runtime.accounts import Account
 from agent.runtime.batches import Chunk, Waiting
 from agent.runtime.holds import Hold
@@ -24,6 +25,7 @@ from agent.runtime.jobs import Jobs
 from agent.runtime.receipts import SwapTrace
 from agent.runtime.rows import score_rows
 from agent.runtime.seats import Seat, Slot
+from agent.runtime.shares import Share, Shares
 
 ROWS_WAITING_MAX = 65_536  # past this the stream is not read until batches have gone out
 
@@ -60,7 +62,10 @@ class Scoring:
     ripe: float | None = None  # when the waiting rows go out even as a small batch
     slot: Slot = field(init=False)
     jobs: Jobs = field(init=False)
+    shares: Shares = field(default_factory=Shares)
     _waiting: Waiting = field(default_factory=Waiting)
+    _answered: deque[tuple[Chunk, Answer]] = field(default_factory=deque)
+    _halves: set[Share] = field(default_factory=set)  # bursts of which only a part is answered
 
     def __post_init__(self) -> None:
         self.slot = Slot(self._let_go)
@@ -118,13 +123,19 @@ class Scoring:
                 chunk.seat = heir
             else:
                 self._waiting.remove(chunk)
+                for share in chunk.shares:
+                    share.reject({"rolled_back": chunk.readings})
+                self._part_done(chunk)
                 self._give_up(chunk, "rolled_back")
         kept = sum(seat is bad for seat in self._leased())
         for _ in range(leases - kept):
             self.slot.release(bad)
+        self.shares.settle()
 
     def _leased(self) -> list[Seat]:
-        return [c.seat for c in self._waiting.chunks] + [c.seat for c in self.jobs.chunks()]
+        waiting = [chunk.seat for chunk in self._waiting.chunks]
+        answered = [chunk.seat for chunk, _ in self._answered]
+        return waiting + answered + [chunk.seat for chunk in self.jobs.chunks()]
 
     def seats(self) -> set[Seat]:
         """Every seat that something here still needs."""
@@ -135,31 +146,42 @@ class Scoring:
 
     # ---- readings in ----
 
-    def push(self, block: Block, hold: Hold, now: float) -> None:
-        """Take a block in.  Counts every reading of it, whatever becomes of it."""
-        account, seat = self.account, self.slot.seat
+    def push(self, block: Block, hold: Hold, now: float, had: bytes = b"") -> None:
+        """Take a block in.  Counts every reading of it, whatever becomes of it.
+
+        `had`: ids of the messages of its burst that are not in it, see `Shares`.
+        """
+        account, seat, share = self.account, self.slot.seat, self.shares.open(hold, had)
         self.dirty = True
+        share.readings = block.readings
         account.readings += block.readings
-        account.reject(block.rejected)
+        self._reject(block.rejected, share)
         if seat is None:
-            account.reject({"no_model": len(block)})
+            self._reject({"no_model": len(block)}, share)
         elif len(block):
             rows = seat.featurizer.featurize(block)
-            account.reject(rows.rejected)
+            self._reject(rows.rejected, share)
             spans = seat.windower.push(rows, now)
             account.held += len(rows.keys) - sum(spans.rejected.values())
-            self._cut(seat, spans, block.arrived, [hold])
+            self._cut(seat, spans, block.arrived, share)
+        share.parts -= 1
+        self.shares.settle()
+
+    def _reject(self, reasons: Mapping[str, int], share: Share | None) -> None:
+        self.account.reject(reasons)
+        if share is not None:
+            share.reject(reasons)
 
     def due(self, now: float) -> None:
         """Close the windows that silence has closed."""
         seat = self.slot.seat
         if seat is not None and (spans := seat.windower.due(now)) is not None:
             self.dirty = True
-            self._cut(seat, spans, now, [])
+            self._cut(seat, spans, now, None)
 
-    def _cut(self, seat: Seat, spans: Spans, arrived: float, holds: list[Hold]) -> None:
+    def _cut(self, seat: Seat, spans: Spans, arrived: float, share: Share | None) -> None:
         account = self.account
-        account.reject(spans.rejected)
+        self._reject(spans.rejected, share)
         covered = spans.readings - (paid := min(seat.debt, spans.readings))
         seat.debt -= paid  # the version before has scored those already
         expired = spans.expired - (paid := min(seat.debt, spans.expired))
@@ -168,10 +190,11 @@ class Scoring:
         account.held -= covered + expired
         if len(spans.keys):
             account.flying += covered
-            for hold in holds:
-                hold.parts += 1
+            shares = [] if share is None else [share]
+            for one in shares:
+                one.parts += 1
             self.slot.lease(seat)
-            chunk = Chunk(seat, spans.keys, spans.times, spans.values, covered, arrived, holds)
+            chunk = Chunk(seat, spans.keys, spans.times, spans.values, covered, arrived, shares)
             self._waiting.add(chunk)
 
     # ---- batches out ----
@@ -207,28 +230,46 @@ class Scoring:
     # ---- scores back ----
 
     def emit(self, now: float, wall: float) -> list[Record]:
-        """The records whose turn has come."""
-        records = []
+        """The records whose turn has come: those of a burst all at once."""
+        whole = len(self._answered) if not self._halves else 0
         for chunk, answer in self.jobs.answered():
-            record, why = score_rows(self, chunk, answer, now, wall)
-            if record is not None:
-                records.append(record)
-                for hold in chunk.holds:
-                    hold.parts -= 1
-            elif why:
-                chunk.seat.evidence.errors += len(chunk)
-                chunk.seat.evidence.why = why
-                self._give_up(chunk, "run")
-            self.slot.release(chunk.seat)
+            self._answered.append((chunk, answer))
+            self._part_done(chunk)
+            if not self._halves:
+                whole = len(self._answered)
+        records = [
+            record
+            for _ in range(whole)
+            if (record := self._record(*self._answered.popleft(), now, wall)) is not None
+        ]
+        self.shares.settle()
         return records
+
+    def _record(self, chunk: Chunk, answer: Answer, now: float, wall: float) -> Record | None:
+        record, why = score_rows(self, chunk, answer, now, wall)
+        if why:
+            chunk.seat.evidence.errors += len(chunk)
+            chunk.seat.evidence.why = why
+            self._give_up(chunk, "run")
+        self.slot.release(chunk.seat)
+        return record
+
+    def _part_done(self, chunk: Chunk) -> None:
+        for share in chunk.shares:
+            share.parts -= 1
+            (self._halves.add if share.parts else self._halves.discard)(share)
 
     def _give_up(self, chunk: Chunk, reason: str) -> None:
         """These readings will have no score."""
         self.dirty = True
         self.account.flying -= chunk.readings
         self.account.reject({reason: chunk.readings})
-        for hold in chunk.holds:
-            hold.parts -= 1
+
+    def stored(self) -> bytes | None:
+        """The account for the store, where it has changed since last asked."""
+        changed = self.shares.forget() or self.dirty
+        self.dirty = False
+        return self.account.encode(self.shares) if changed else None
 
     # ---- what to wait for ----
 
@@ -239,7 +280,7 @@ class Scoring:
     @property
     def idle(self) -> bool:
         """Whether nothing is on its way."""
-        return not self._waiting.chunks and not self.jobs
+        return not (self._waiting.chunks or self.jobs or self._answered)
 
     @property
     def closed(self) -> bool:

@@ -5,7 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.core.health import Counts
+from agent.ports import Burst
 from agent.runtime.accounts import Account
+from agent.runtime.holds import Hold
+from agent.runtime.shares import Shares
 
 counts = st.integers(0, 10**12)
 accounts = st.builds(
@@ -54,16 +57,18 @@ def test_the_counts_shown_do_not_change_with_the_account():
 def test_after_a_restart_open_windows_are_expired_and_flying_readings_come_again_or_are_too(
     redelivered, readings, expired
 ):
-    raw = balanced(Account(scored=86, expired=2, held=5, flying=7, next_seq=86)).encode()
-    after = Account.restored(raw, redelivered=redelivered)
+    account = balanced(Account(scored=86, expired=2, held=5, flying=7, next_seq=86))
+    shares = Shares()
+    shares.open(Hold(None, Burst("s", [b"x"] * 7, 0.0))).readings = 7
+    after = Account.restored(account.encode(shares), redelivered=redelivered)
     assert (after.readings, after.expired) == (readings, expired)
     assert (after.held, after.flying, after.scored, after.next_seq) == (0, 0, 86, 86)
 
 
 @given(accounts, st.booleans())
 def test_an_account_that_balances_still_does_after_a_restart_and_another(account, redelivered):
-    once = Account.restored(balanced(account).encode(), redelivered=redelivered)
+    once = Account.restored(balanced(account).encode(Shares()), redelivered=redelivered)
     assert once.counts().balanced
     assert once.counts().pending == 0
     assert (once.next_seq, once.last_score) == (account.next_seq, account.last_score)
-    assert Account.restored(once.encode(), redelivered=redelivered) == once
+    assert Account.restored(once.encode(Shares()), redelivered=redelivered) == once

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from agent.runtime.batches import Chunk, Waiting, unrepeated
 from agent.runtime.holds import Hold
+from agent.runtime.shares import Share
 from tests.world.river import TUMBLING_3, River
 
 
@@ -23,10 +24,10 @@ def chunk(seat, keys, *, start=0, readings=None, arrived=0.0):
         values = values[:, None, None].repeat(3, axis=1)
     else:
         values = values[:, None]
-    hold = Hold(None, None, parts=1)
+    share = Share(Hold(None, None), parts=1)
     count = len(keys) if readings is None else readings
     seat.leases += 1
-    return Chunk(seat, keys, values.ravel()[: len(keys)], values, count, arrived, [hold])
+    return Chunk(seat, keys, values.ravel()[: len(keys)], values, count, arrived, [share])
 
 
 def test_a_chunk_that_fits_goes_out_as_it_is(river):
@@ -44,9 +45,13 @@ def test_chunks_are_joined_up_to_the_most_and_the_last_is_cut(river):
     batch, leases = waiting.next(4)
     assert batch.values.ravel().tolist() == [0, 1, 2, 3]
     assert batch.keys.tolist() == [0, 1, 0, 1]
-    assert (batch.readings, batch.arrived, batch.holds) == (4, 5.0, [*first.holds, *second.holds])
+    assert (batch.readings, batch.arrived, batch.shares) == (
+        4,
+        5.0,
+        [*first.shares, *second.shares],
+    )
     assert leases == 0  # one merged away, one more for the piece that stays
-    assert [hold.parts for hold in batch.holds] == [1, 2]
+    assert [share.parts for share in batch.shares] == [1, 2]
     assert (len(second), second.readings, waiting.rows) == (1, 1, 1)
     rest, leases = waiting.next(4)
     assert rest.values.ravel().tolist() == [4]
@@ -117,10 +122,10 @@ def test_cutting_and_joining_loses_no_row_no_reading_no_burst_and_no_lease(block
             "windows": lambda: river.seat(1, window=TUMBLING_3),
             "stateful": lambda: river.stateful(1),
         }[kind]()
-        waiting, holds, start = Waiting(), [], 0
+        waiting, shares, start = Waiting(), [], 0
         for keys in blocks:
             one = chunk(seat, keys, start=start)
-            holds += one.holds
+            shares += one.shares
             start += len(keys)
             waiting.add(one)
         assert waiting.rows == start
@@ -134,8 +139,8 @@ def test_cutting_and_joining_loses_no_row_no_reading_no_burst_and_no_lease(block
                 assert len(set(batch.keys.tolist())) == len(batch)
             rows += batch.values.reshape(len(batch), -1)[:, 0].tolist()
             readings += batch.readings
-            for hold in batch.holds:
-                hold.parts -= 1
+            for share in batch.shares:
+                share.parts -= 1
         assert rows == list(range(start))
         assert (readings, waiting.rows, seat.leases) == (start, 0, 0)
-        assert [hold.parts for hold in holds] == [0] * len(holds)
+        assert [share.parts for share in shares] == [0] * len(shares)

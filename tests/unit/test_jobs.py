@@ -79,7 +79,8 @@ def test_what_a_lost_worker_had_is_sent_again_in_order(river):
 
 
 def test_an_answer_that_came_before_the_death_is_not_asked_for_again(river):
-    river.push(4)
+    river.push(2)
+    river.push(2)
     river.turn()
     river.seat_1.session.answer()
     river.seat_1.session.die()
@@ -104,7 +105,8 @@ def test_nothing_is_sent_to_a_worker_that_is_gone(river):
 
 
 def test_a_batch_that_keeps_killing_workers_is_given_up_and_the_others_are_not(river):
-    river.push(4)  # two batches; the first is poison
+    river.push(2)  # poison
+    river.push(2)
     river.turn()
     for _ in range(2):
         lose(river, river.seat_1)

@@ -125,19 +125,21 @@ class Sorter:
         topics, payloads, mids = columns
         name = self._names[stream]
         token = mark = None
+        ids = b""
         if any(mids):
             ledger = self._ledgers[stream]
             ledger.used(mids)
             with_mid = zip(mids, topics, payloads, strict=True)
             keys = b"".join([key(m, t, p) for m, t, p in with_mid if m])
             token = Token(keys, [m for m in mids if m])
+            ids = keys if all(mids) else b""
             if shared:
                 for mid in set(token.mids) & set(shared):
                     token.mids.remove(mid)
                     self._shares[mid].append(token)
             ledger.add(token)
             mark = pack(name, self._bringers[name], ledger.mark())
-        return Burst(name, payloads, arrived, topics, token, mark)
+        return Burst(name, payloads, arrived, topics, token, mark, ids)
 
     # ---- out ----
 
