@@ -122,3 +122,20 @@ def test_a_hundred_killed_workers_cost_no_reading(site, tmp_path, dice):
 @pytest.mark.timeout(3600)
 def test_a_hundred_killed_agents_cost_no_reading(site, tmp_path, dice):
     kill_agents(site, tmp_path, dice, 100)
+
+
+@pytest.mark.parametrize("phase", ["fetching", "verifying", "preflight", "promoting", "probation"])
+def test_a_rollout_ends_as_it_would_have_though_the_agent_is_killed_in(phase, site, tmp_path, dice):
+    """The kill comes as soon as the journal has the phase, or a moment later."""
+    site.deploy(zoo.mlp(tmp_path / "v1", name="m"))
+    with Stream(site.broker.port, RATE) as stream:
+        release = site.add(zoo.mlp(tmp_path / "v2", bias=1.0, name="m"))
+        site.desire("m", release, rollout={"probation": {"windows": 0, "time": "1s"}})
+        eventually(lambda: f'"now": "{phase}"' in site.log(), 30, f"the phase {phase}")
+        time.sleep(dice.uniform(0, 0.02))
+        site.kill()
+        site.start()
+        site.committed("m", release)
+        scoring_again(site, release)
+        sent = stream.stop()
+    check_books(site, sent)
