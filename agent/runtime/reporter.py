@@ -91,7 +91,8 @@ class Reporter:
                 told, told_at = news, self._clock.monotonic()
             self._changed.clear()
             try:
-                await asyncio.wait_for(self._changed.wait(), LOOK_S)
+                async with asyncio.timeout(LOOK_S):
+                    await self._changed.wait()
                 await asyncio.sleep(SETTLE_S)
             except TimeoutError:
                 pass
@@ -110,7 +111,8 @@ class Reporter:
         now = self._clock.monotonic()
         try:
             future = asyncio.wrap_future(self._lane.call(lambda: self._snapshot(now)))
-            counts, streams = await asyncio.wait_for(future, SNAPSHOT_S_MAX)
+            async with asyncio.timeout(SNAPSHOT_S_MAX):
+                counts, streams = await future
             live, why = True, ""
         except (TimeoutError, RuntimeError):
             live, why = False, "the scoring lane does not answer"

@@ -120,7 +120,8 @@ class Wishes:
                 waits = delays(RETRY_S_FIRST, RETRY_S_MAX, self._random)
             else:  # the weather: again later, or sooner if something new is desired
                 try:
-                    await asyncio.wait_for(self._renewed.wait(), next(waits))
+                    async with asyncio.timeout(next(waits)):
+                        await self._renewed.wait()
                 except TimeoutError:
                     self._renewed.set()
 
