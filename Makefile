@@ -13,7 +13,7 @@ DEMO = $(VENV)/.installed-demo
 DEV  = $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types imports generated check bench soak images clean
+.PHONY: help demo test lint format types imports generated check bench mutants soak images clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ check: lint types imports  ## everything but the tests
 
 bench: $(DEV)  ## measurements; prints ratios
 	@$(RUN) -m pytest tests/bench -m bench -s $(ARGS)
+
+mutants: $(DEV)  ## mistakes on purpose: each must be caught by a unit test (ARGS="jobs": of one file)
+	@$(RUN) -m tests.mutants $(ARGS)
 
 soak: $(DEV)  ## long runs, by hand
 	@scripts/find-mosquitto

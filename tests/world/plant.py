@@ -1,4 +1,4 @@
-"""A device in memory: real models, wishes, commands and reporter over scripted ports, in jumping time.
+"""A device in memory: real models, wishes, commands and reporter over scripted ports.
 
 def test_…(tmp_path):
     async def main(plant):
@@ -107,7 +107,7 @@ class Plant:
                 clock=self.clock,
                 topics=self.topics,
                 random=dice,
-                run_s_max=10.0,
+                run_s_max=600.0,
                 receipt_s=2.0,
                 receipt=lambda _, trace: self.receipts.append(trace.document()),
                 degraded=lambda *told: self.degraded.append(told),
@@ -163,7 +163,7 @@ class Plant:
             journal=self.journal,
             clock=self.clock,
             topics=self.topics,
-            state=lambda: self.reporter.report.document(),
+            state=self.reporter.document,
         )
         await self.wishes.remember(["g"])
         tasks.create_task(self.wishes.run())

@@ -3,6 +3,7 @@
 For tests of what lives on the event loop; the lane that turns is tested by itself.
 """
 
+import selectors
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import Any, TypeVar
@@ -22,8 +23,20 @@ def intake(name: str = "s", **spec: Any) -> Intake:
     return Intake(whole, Decoder(whole, ()))
 
 
+class _Impatient(selectors.DefaultSelector):
+    """Looks, and does not wait."""
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        return super().select(0)
+
+
 class StillLane(Lane):
     """Close it after use: it was never started, and nothing else does."""
+
+    def __init__(self, clock: Clock, outbox: Outbox) -> None:
+        super().__init__(clock, outbox)
+        self._selector.close()
+        self._selector = _Impatient()
 
     def call(self, function: Callable[[], T]) -> "Future[T]":
         future: Future[T] = Future()
