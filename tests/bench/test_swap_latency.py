@@ -51,7 +51,8 @@ def test_p99_while_a_large_model_loads_and_is_swapped_in(tmp_path):
     own = statistics.median(one["during"] / one["before"] for one in told)
     print(
         f"\n{SIZE_MB} MB model, {RATE:,} readings/s, {psutil.cpu_count()} cores: "
-        f"p99 during ÷ before {statistics.median(ratios):.2f} at the consumer, {own:.2f} in the receipts"
+        f"p99 during ÷ before {statistics.median(ratios):.2f} at the consumer, "
+        f"{own:.2f} in the receipts"
     )
 
 
