@@ -14,15 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from agent.core.errors import RefusedError
 from agent.core.manifest import Name, Seconds, first_complaint
@@ -48,11 +40,6 @@ class Device(_Section):
     groups: tuple[Name, ...] = ()
 
 
-def _number(value: object) -> object:
-    """What the environment gives is text, and a choice of numbers does not convert it."""
-    return int(value) if isinstance(value, str) and value.isdecimal() else value
-
-
 class Mqtt(_Section):
     """The broker: control, telemetry and MQTT streams."""
 
@@ -63,7 +50,7 @@ class Mqtt(_Section):
     ca_file: str = ""
     cert_file: str = ""
     key_file: str = ""
-    version: Annotated[Literal[4, 5], BeforeValidator(_number)] = 5
+    version: Annotated[int, Field(ge=4, le=5)] = 5
     keepalive_s: Annotated[int, Field(ge=5, le=3600)] = 30
     reconnect_s_max: Annotated[float, Field(ge=1, le=3600)] = 120.0
     packet_bytes_max: Annotated[int, Field(ge=4096, le=256 * 2**20)] = 1024 * 1024
