@@ -42,7 +42,8 @@ class Burst:
     source stands after this burst; it is stored in the same transaction as the scores and given
     back to `Source.resume` at the next start, so that a restart neither repeats nor skips.  `ids`
     are what its messages are recognised by if the source gives them again, of one length and
-    joined; empty where it cannot tell.
+    joined; empty where it cannot tell.  `oversize` messages were larger than the source takes in:
+    they are counted, and their payloads are not there.
     """
 
     stream: str
@@ -52,6 +53,7 @@ class Burst:
     token: object = None
     mark: bytes | None = None
     ids: bytes = b""
+    oversize: int = 0
 
 
 class Source(Protocol):

@@ -73,6 +73,8 @@ class Decoder:
         topics: Sequence[bytes] | None,
         arrived: float,
         now: float,
+        *,
+        oversize: int = 0,
     ) -> Block:
         """The readings in `payloads`, in order.
 
@@ -81,8 +83,12 @@ class Decoder:
             topics: one for each payload, or None where the source has none.
             arrived: monotonic seconds, passed on.
             now: wall seconds, the time of readings that have none of their own.
+            oversize: how many payloads more came that were too big to be taken in.
         """
         tally = Tally(sentences=self.last_reject)
+        if oversize:
+            why = "a message was larger than mqtt.packet_bytes_max and was passed over"
+            tally.reject("size", why, oversize)
         origin: Sequence[int] = range(len(payloads))
         largest = self._spec.payload_bytes_max
         if payloads and max(map(len, payloads)) > largest:

@@ -53,6 +53,7 @@ class Featurizer:
         if features.scale is not None:
             self._scale = np.array(features.scale.mean), np.array(features.scale.std)
         self._last: Matrix = np.empty((0, count))  # by key; NaN: none yet
+        self.last_reject: dict[str, str] = {}  # reason -> a sentence about the latest of it
 
     def featurize(self, block: Block) -> Rows:
         """The block's readings as rows; those it cannot use are counted."""
@@ -64,6 +65,7 @@ class Featurizer:
                 outside = ((values < self._low) | (values > self._high)).any(axis=1)
             if outside.any():
                 rejected["range"] = int(np.count_nonzero(outside))
+                self._say_range(values[outside][-1])
                 keys, times, values = keys[~outside], times[~outside], values[~outside]
         missing = np.isnan(values)
         some = bool(missing.any())
@@ -73,6 +75,7 @@ class Featurizer:
             lacking = np.isnan(values[:, self._hold | self._reject]).any(axis=1)
             if lacking.any():
                 rejected["missing"] = int(np.count_nonzero(lacking))
+                self._say_missing(values[lacking][-1])
                 keys, times, values = keys[~lacking], times[~lacking], values[~lacking]
             if self._fills:
                 values = np.where(np.isnan(values), self._fill, values)
@@ -95,6 +98,19 @@ class Featurizer:
 
     def _about(self) -> str:
         return f"features {','.join(self._names)}"
+
+    def _say_range(self, row: NDArray[np.float64]) -> None:
+        assert self._low is not None
+        assert self._high is not None
+        at = int(np.flatnonzero((row < self._low) | (row > self._high))[0])
+        low, high = self._low[at], self._high[at]
+        why = f"{self._names[at]} is {row[at]:g}, outside of {low:g} to {high:g}"
+        self.last_reject["range"] = why
+
+    def _say_missing(self, row: NDArray[np.float64]) -> None:
+        at = int(np.flatnonzero(np.isnan(row) & (self._hold | self._reject))[0])
+        held = ", and its sensor has sent none yet" if self._hold[at] else ""
+        self.last_reject["missing"] = f"{self._names[at]} is missing{held}"
 
     def _matrix(self, block: Block) -> Matrix:
         values = np.empty((len(block), len(self._names)))

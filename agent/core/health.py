@@ -76,6 +76,7 @@ class ModelHealth:
     candidate: Version | None = None
     quarantined: Sequence[str] = ()
     counts: Counts = Counts()
+    last_reject: Mapping[str, str] = field(default_factory=dict)  # reason -> of the latest, why
     next_seq: int = 0
     latency_ms: Mapping[str, float] = field(default_factory=dict)  # p50, p99
     last_score: str = ""  # ISO 8601, UTC
@@ -98,6 +99,7 @@ class ModelHealth:
             "candidate": self.candidate.document() if self.candidate else None,
             "quarantined": list(self.quarantined),
             "counts": self.counts.document(),
+            "last_reject": dict(self.last_reject),
             "next_seq": self.next_seq,
             "latency_ms": {k: finite(round(v, 3)) for k, v in self.latency_ms.items()},
             "last_score": self.last_score,

@@ -32,7 +32,9 @@ class Intake:
     def take(self, source: Source, burst: Burst, now: float, wall: float) -> None:
         """Decode a burst and give every scoring its block."""
         hold = self.holds.open(source, burst)
-        block = self.decoder.decode(burst.payloads, burst.topics, burst.arrived, wall)
+        block = self.decoder.decode(
+            burst.payloads, burst.topics, burst.arrived, wall, oversize=burst.oversize
+        )
         self.readings += block.readings
         self.last_reading = wall
         for reason, n in block.rejected.items():

@@ -192,6 +192,7 @@ class Reporter:
             candidate=self._version(model, rollout.candidate),
             quarantined=rollout.quarantined,
             counts=counts,
+            last_reject=dict(model.scoring.last_reject),
             next_seq=next_seq,
             latency_ms=latency,
             last_score=_iso(last_score),
@@ -266,7 +267,7 @@ def _news(report: HealthReport) -> str:
     document.pop("outbox")
     document.pop("streams")
     for model in document["models"].values():
-        for part in ("counts", "latency_ms", "last_score", "rss_mb", "next_seq"):
+        for part in ("counts", "latency_ms", "last_reject", "last_score", "rss_mb", "next_seq"):
             model.pop(part)
         model["progress"] = round(model["progress"], 1)
     return json.dumps(document, sort_keys=True)

@@ -57,6 +57,7 @@ class Scoring:
     lost: Callable[["Scoring", Seat, str], None]
     trace: SwapTrace | None = None
     recent: Recent = field(default_factory=Recent)
+    last_reject: dict[str, str] = field(default_factory=dict)  # reason -> of the latest, why
     dirty: bool = False
     restoring: bool = False  # its version is being loaded: what comes is left with the source
     ripe: float | None = None  # when the waiting rows go out even as a small batch
@@ -126,7 +127,7 @@ class Scoring:
                 for share in chunk.shares:
                     share.reject({"rolled_back": chunk.readings})
                 self._part_done(chunk)
-                self._give_up(chunk, "rolled_back")
+                self._give_up(chunk, "rolled_back", "the version that took it was taken away")
         kept = sum(seat is bad for seat in self._leased())
         for _ in range(leases - kept):
             self.slot.release(bad)
@@ -158,9 +159,12 @@ class Scoring:
         self._reject(block.rejected, share)
         if seat is None:
             self._reject({"no_model": len(block)}, share)
+            self.last_reject["no_model"] = f"no version of {self.model} was active"
         elif len(block):
             rows = seat.featurizer.featurize(block)
             self._reject(rows.rejected, share)
+            if rows.rejected:
+                self.last_reject |= seat.featurizer.last_reject
             spans = seat.windower.push(rows, now)
             account.held += len(rows.keys) - sum(spans.rejected.values())
             self._cut(seat, spans, block.arrived, share)
@@ -182,6 +186,8 @@ class Scoring:
     def _cut(self, seat: Seat, spans: Spans, arrived: float, share: Share | None) -> None:
         account = self.account
         self._reject(spans.rejected, share)
+        if spans.rejected:
+            self.last_reject["late"] = "its window had closed; see `late` of the stream"
         covered = spans.readings - (paid := min(seat.debt, spans.readings))
         seat.debt -= paid  # the version before has scored those already
         expired = spans.expired - (paid := min(seat.debt, spans.expired))
@@ -250,7 +256,7 @@ class Scoring:
         if why:
             chunk.seat.evidence.errors += len(chunk)
             chunk.seat.evidence.why = why
-            self._give_up(chunk, "run")
+            self._give_up(chunk, "run", why)
         self.slot.release(chunk.seat)
         return record
 
@@ -259,11 +265,12 @@ class Scoring:
             share.parts -= 1
             (self._halves.add if share.parts else self._halves.discard)(share)
 
-    def _give_up(self, chunk: Chunk, reason: str) -> None:
+    def _give_up(self, chunk: Chunk, reason: str, why: str) -> None:
         """These readings will have no score."""
         self.dirty = True
         self.account.flying -= chunk.readings
         self.account.reject({reason: chunk.readings})
+        self.last_reject[reason] = why
 
     def stored(self) -> bytes | None:
         """The account for the store, where it has changed since last asked."""

@@ -8,7 +8,7 @@ from hypothesis import given
 from paho.mqtt import _packet
 from paho.mqtt.enums import MQTTProtocolVersion
 
-from agent.adapters.mqtt.packets import CONNACK, MalformedError, Scan, scan
+from agent.adapters.mqtt.packets import BEYOND, CONNACK, MalformedError, Scan, scan
 from tests.world.hostile import packet, publish, varint
 
 LIMIT = 1 << 20
@@ -119,9 +119,30 @@ def test_a_lying_length_inside_a_publish_never_reaches_into_the_next_packet(is_v
 
 
 def test_a_packet_announced_too_big_is_refused_before_its_body_comes():
-    head = b"\x30" + varint(LIMIT + 1)
+    head = b"\x90" + varint(LIMIT + 1)
     with pytest.raises(MalformedError, match="packet_bytes_max"):
         scan(head, Scan(), is_v5=True, packet_bytes_max=LIMIT)
+
+
+@given(cut=st.lists(st.integers(1, 2600), max_size=6), is_v5=st.booleans())
+def test_a_publish_that_is_too_long_is_told_of_and_passed_over(cut, is_v5):
+    properties = b"" if is_v5 else None
+    limit = 1000
+    long = publish(b"big", b"x" * 2500, mid=7, properties=properties)
+    raw = publish(b"a", b"1", properties=properties) + long
+    raw += publish(b"b", b"2", properties=properties)
+    found, rest, skip = Scan(), b"", 0
+    for start, end in itertools.pairwise(sorted({0, *(c for c in cut if c < len(raw)), len(raw)})):
+        piece = raw[start:end]
+        rest, skip = rest + piece[skip:], max(0, skip - len(piece))
+        taken = 1
+        while taken and not skip:
+            taken, _ = scan(rest, found, is_v5=is_v5, packet_bytes_max=limit)
+            rest, skip, found.skip = rest[taken:], found.skip, 0
+    assert found.topics == [b"a", b"big", b"b"]
+    assert [p if p is not BEYOND else None for p in found.payloads] == [b"1", None, b"2"]
+    assert found.mids == [b"", b"\0\7", b""]
+    assert (found.beyond, found.with_mid, skip, rest) == (1, 1, 0, b"")
 
 
 def test_the_bytes_a_long_packet_needs_are_told_once_its_length_is_there():

@@ -62,7 +62,10 @@ class MqttSource(Source):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = f"mqtt:{client_id}"
-        self._options = Options(settings, client_id, receive_max=settings.inflight_max)
+        # A message that is too big comes too, to be counted: a broker that was told would drop it.
+        self._options = Options(
+            settings, client_id, receive_max=settings.inflight_max, takes_any=True
+        )
         self._sorter = Sorter(streams, plain=resends_plainly)
         self._filters = self._sorter.subscriptions
         self._obsolete: list[str] = []
@@ -73,6 +76,7 @@ class MqttSource(Source):
         self._next_dial = 0.0
         self._client: Feed | None = None
         self._parts: list[bytes] = []  # of a packet that has not come whole
+        self._skip = 0  # bytes to come of a packet that is not taken in
         self._have = 0
         self._need = 2
         self._answered = False  # CONNACK came: packet ids of this connection may be used
@@ -198,7 +202,7 @@ class MqttSource(Source):
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
         client.on_disconnect = self._on_disconnect
-        self._parts, self._have, self._need = [], 0, 2
+        self._parts, self._have, self._need, self._skip = [], 0, 2, 0
         self._taken_over, self._goodbye = False, ""
         self._began = self._clock()
         self._client = client
@@ -229,6 +233,8 @@ class MqttSource(Source):
     # ---- bytes ----
 
     def _digest(self, client: Feed, chunk: bytes, found: Scan) -> None:
+        if self._skip:
+            self._skip, chunk = max(0, self._skip - len(chunk)), chunk[self._skip :]
         self._parts.append(chunk)
         self._have += len(chunk)
         if self._have < self._need:  # joined once per packet, however many pieces it comes in
@@ -237,6 +243,7 @@ class MqttSource(Source):
         limit = self._options.packet_bytes_max
         while True:
             taken, self._need = scan(data, found, is_v5=self._options.is_v5, packet_bytes_max=limit)
+            self._skip, found.skip = found.skip, 0
             others, found.others = found.others, []
             for head, body in others:
                 client.feed(head, body)

@@ -41,6 +41,8 @@ class Options:
         settings: the `[mqtt]` section; `url` must be a real address, not "embedded".
         client_id: the MQTT client id, also the name of the session that the broker keeps.
         receive_max: QoS 1 messages that the broker may have under way to us (MQTT 5 only).
+        takes_any: the broker is not told of `packet_bytes_max` (over websockets it is: a frame
+            cannot be passed over in pieces).
         will: topic and payload that the broker publishes, retained, when we are gone.
 
     Raises:
@@ -54,6 +56,7 @@ class Options:
         *,
         receive_max: int,
         will: tuple[str, bytes] | None = None,
+        takes_any: bool = False,
     ) -> None:
         parts = urlsplit(settings.url)
         if parts.scheme not in _PORTS or not parts.hostname:
@@ -72,6 +75,7 @@ class Options:
         self._user = settings.username or parts.username or ""
         self._receive_max = receive_max
         self._will = will
+        self._takes_any = takes_any and not self._is_ws
         if self._user and not self._is_tls and self.host not in _LOOPBACK:
             log.warning("password_in_clear", broker=self.where, advice="use mqtts:// or wss://")
 
@@ -136,7 +140,8 @@ class Options:
         wishes = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         wishes.SessionExpiryInterval = SESSION_S
         wishes.ReceiveMaximum = self._receive_max
-        wishes.MaximumPacketSize = self.packet_bytes_max
+        if not self._takes_any:
+            wishes.MaximumPacketSize = self.packet_bytes_max
         wishes.TopicAliasMaximum = 0
         return wishes
 

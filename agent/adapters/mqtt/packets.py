@@ -14,6 +14,7 @@ PUBLISH = 0x30
 CONNACK = 0x20
 DUP, RETAIN = 0x08, 0x01  # flags of a PUBLISH's first byte
 NO_MID = b""
+BEYOND = bytes.fromhex("ff626579 6f6e64ff")  # known by identity: stands for a payload not taken in
 
 
 class MalformedError(UnavailableError):
@@ -29,6 +30,8 @@ class Scan:
     odd                     index and first byte of those with a flag set beyond QoS: DUP, RETAIN
     others                  first byte and body of every other packet
     with_mid                how many PUBLISH were QoS 1
+    beyond                  how many PUBLISH were longer than is taken: their payload is BEYOND
+    skip                    how many bytes of the last of these have yet to come, to be dropped
     """
 
     topics: list[bytes] = field(default_factory=list)
@@ -37,12 +40,14 @@ class Scan:
     odd: list[tuple[int, int]] = field(default_factory=list)
     others: list[tuple[int, bytes]] = field(default_factory=list)
     with_mid: int = 0
+    beyond: int = 0
+    skip: int = 0
 
     def clear(self) -> None:
         """Forget all that was found."""
         for column in (self.topics, self.payloads, self.mids, self.odd, self.others):
             column.clear()
-        self.with_mid = 0
+        self.with_mid = self.beyond = 0
 
 
 def scan(data: bytes, into: Scan, *, is_v5: bool, packet_bytes_max: int) -> tuple[int, int]:
@@ -50,11 +55,14 @@ def scan(data: bytes, into: Scan, *, is_v5: bool, packet_bytes_max: int) -> tupl
 
     Returns how many bytes they took, and how many the next packet takes in all, as far as that can
     be told (2 if not even its length is there).  Stops after a CONNACK, because what follows one
-    is read in its light.
+    is read in its light, and after a packet that is too long.
+
+    A PUBLISH longer than `packet_bytes_max` is told of and not held: a broker that was never
+    answered would send it again at every connection, for ever.
 
     Raises:
-        MalformedError: this is no MQTT, or QoS 2, or longer than `packet_bytes_max`; what came
-            before it is in `into`.
+        MalformedError: this is no MQTT, or QoS 2, or another packet longer than `packet_bytes_max`;
+            what came before it is in `into`.
     """
     topics, payloads, mids = into.topics, into.payloads, into.mids
     pos, end, with_mid = 0, len(data), 0
@@ -68,9 +76,9 @@ def scan(data: bytes, into: Scan, *, is_v5: bool, packet_bytes_max: int) -> tupl
                     size, body = _varint(data, pos + 1)
                 except IndexError:
                     return pos, 2
-            if size > packet_bytes_max:
-                raise _too_big(size, packet_bytes_max)
             stop = body + size
+            if size > packet_bytes_max:
+                return _beyond(data, pos, body, stop, into)
             if stop > end:
                 return pos, stop - pos
             if head & 0xF0 != PUBLISH:
@@ -111,6 +119,36 @@ def scan(data: bytes, into: Scan, *, is_v5: bool, packet_bytes_max: int) -> tupl
     return pos, 2
 
 
+def _beyond(data: bytes, pos: int, body: int, stop: int, into: Scan) -> tuple[int, int]:
+    """Add the PUBLISH from `pos` to `stop` without its payload, as soon as its topic is there.
+
+    Returns as `scan` does.  Raises MalformedError if it is another packet, or none of ours.
+    """
+    head, end = data[pos], len(data)
+    at = start = body + 2
+    after_topic = start
+    if end >= start:
+        after_topic = start + (data[body] << 8 | data[body + 1])
+        at = after_topic + (2 if head & 0x06 else 0)
+    lies = at > stop or (end >= start == after_topic)
+    if head & 0xF0 != PUBLISH or head & 0x04 or lies or data[after_topic:at] == b"\0\0":
+        raise MalformedError(
+            f"the broker sends {stop - body} bytes at once; mqtt.packet_bytes_max allows fewer"
+        )
+    if end < at:
+        return pos, at - pos
+    mid = data[after_topic:at]
+    if head & 0x09:
+        into.odd.append((len(into.topics), head))
+    into.topics.append(data[start:after_topic])
+    into.payloads.append(BEYOND)
+    into.mids.append(mid)
+    into.with_mid += bool(mid)
+    into.beyond += 1
+    into.skip = max(0, stop - end)
+    return min(stop, end), 2
+
+
 def _varint(data: bytes, at: int) -> tuple[int, int]:
     """A variable byte integer at `at`, and where it ends."""
     number = 0
@@ -121,12 +159,6 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         if byte < 128:
             return number, at
     raise MalformedError("the broker sent a length of more than four bytes")
-
-
-def _too_big(size: int, limit: int) -> MalformedError:
-    return MalformedError(
-        f"the broker sends {size} bytes at once; mqtt.packet_bytes_max allows {limit}"
-    )
 
 
 def _no_publish(head: int) -> MalformedError:

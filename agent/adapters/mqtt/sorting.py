@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from agent.adapters.mqtt.filters import levels, matches, plan
 from agent.adapters.mqtt.ledger import Ledger, Token, key, pack, unpack
-from agent.adapters.mqtt.packets import DUP, RETAIN, Scan
+from agent.adapters.mqtt.packets import BEYOND, DUP, RETAIN, Scan
 from agent.ports import Burst
 
 _Columns = tuple[list[bytes], list[bytes], list[bytes]]  # topics, payloads, packet ids
@@ -49,7 +49,7 @@ class Sorter:
         routes = {topic: self._route(topic) for topic in set(found.topics)}
         kinds = set(routes.values())
         replays = any(ledger.is_replaying for ledger in self._ledgers)
-        plain_sailing = not (found.odd or replays)
+        plain_sailing = not (found.odd or found.beyond or replays)
         if plain_sailing and len(kinds) == 1 and len(kind := kinds.pop()) == 1:
             columns = (found.topics, found.payloads, found.mids)
             burst = self._burst(kind[0], columns, (), arrived)
@@ -60,7 +60,7 @@ class Sorter:
         self, found: Scan, routes: dict[bytes, tuple[int, ...]], arrived: float
     ) -> tuple[list[Burst], list[bytes], list[Token]]:
         odd = dict(found.odd)
-        columns: dict[int, _Columns] = {}
+        columns: dict[tuple[int, bool], _Columns] = {}  # those too big apart
         acks: list[bytes] = []
         settled: list[Token] = []
         shared: dict[bytes, list[Token]] = {}  # packet ids of more than one owner
@@ -78,7 +78,8 @@ class Sorter:
             if mid and (head & DUP or any(self._ledgers[s].is_replaying for s in wanted)):
                 wanted, owners = self._again(wanted, mid, key(mid, topic, payload))
             for stream in wanted:
-                topics, payloads, mids = columns.setdefault(stream, ([], [], []))
+                place = stream, payload is BEYOND
+                topics, payloads, mids = columns.setdefault(place, ([], [], []))
                 topics.append(topic)
                 payloads.append(payload)
                 mids.append(mid)
@@ -93,8 +94,8 @@ class Sorter:
                 owners[0].mids.append(mid)
         self._shares.update(shared)
         bursts = [
-            self._burst(stream, found_for_it, shared, arrived)
-            for stream, found_for_it in columns.items()
+            self._burst(stream, found_for_it, shared, arrived, beyond=beyond)
+            for (stream, beyond), found_for_it in columns.items()
         ]
         for mid, tokens in shared.items():
             for token in tokens:
@@ -120,7 +121,13 @@ class Sorter:
         return tuple(fresh), owners
 
     def _burst(
-        self, stream: int, columns: _Columns, shared: Iterable[bytes], arrived: float
+        self,
+        stream: int,
+        columns: _Columns,
+        shared: Iterable[bytes],
+        arrived: float,
+        *,
+        beyond: bool = False,
     ) -> Burst:
         topics, payloads, mids = columns
         name = self._names[stream]
@@ -139,6 +146,8 @@ class Sorter:
                     self._shares[mid].append(token)
             ledger.add(token)
             mark = pack(name, self._bringers[name], ledger.mark())
+        if beyond:
+            return Burst(name, (), arrived, (), token, mark, oversize=len(payloads))
         return Burst(name, payloads, arrived, topics, token, mark, ids)
 
     # ---- out ----

@@ -135,7 +135,7 @@ class JsonReader:
         try:
             parts = [bytes(part) for part in self._parts.decode(document)]
         except _REFUSALS as error:
-            tally.reject("malformed", f"the payload is no JSON: {error}")
+            tally.reject("malformed", _no_json(error))
             return
         for part in parts:
             try:
@@ -145,7 +145,7 @@ class JsonReader:
 
     def _explain(self, document: bytes, error: Exception, tally: Tally) -> None:
         """Count a document that was refused, under the reason a slower look at it gives."""
-        reason, sentence = "malformed", f"the payload is no JSON: {error}"
+        reason, sentence = "malformed", _no_json(error)
         try:
             self._picker.row(load(document))
         except RejectError as rejected:
@@ -198,6 +198,12 @@ class JsonReader:
             for record in loaded if isinstance(loaded, list) else [loaded]:
                 self._picker.take(record, number, tally)
         return self._picker.found()
+
+
+def _no_json(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "the payload is nested too deep"
+    return f"the payload is no JSON: {error}"
 
 
 def load(document: bytes) -> Any:
