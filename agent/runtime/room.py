@@ -48,6 +48,7 @@ class Room:
         self._clock = clock
         self._retired: set[Seat] = set()  # wanted no more, still leased
         self._closing: set[asyncio.Task[None]] = set()
+        self._loading = asyncio.Lock()  # two that want one version get one session
 
     async def on_lane(self, function: Callable[[], T]) -> T:
         """Run `function` on the lane's thread."""
@@ -60,8 +61,12 @@ class Room:
             UnfitError, MisfitError, UnavailableError: as `Engine.load`; UnfitError too where the
                 golden outputs are not reproduced.
         """
-        if (seat := self.seats.get(ref)) is not None:
-            return seat
+        async with self._loading:
+            if (seat := self.seats.get(ref)) is None:
+                seat = self.seats[ref] = await self._loaded(ref, background=background)
+        return seat
+
+    async def _loaded(self, ref: ModelRef, *, background: bool) -> Seat:
         folder = await asyncio.to_thread(self._store.path_of, ref)
         if folder is None:
             raise UnfitError(f"the files of {ref} are not in the store, or not whole")
@@ -70,9 +75,7 @@ class Room:
             await self.on_lane(lambda: self.intake.decoder.want(manifest.features.names))
         except RefusedError as error:
             raise MisfitError(f"{ref} does not go with the stream: {error}") from error
-        seat = await self._uncancelled(lambda: self._load(ref, folder, manifest, background))
-        self.seats[ref] = seat
-        return seat
+        return await self._uncancelled(lambda: self._load(ref, folder, manifest, background))
 
     def _load(self, ref: ModelRef, folder: Path, manifest: Manifest, background: bool) -> Seat:
         session = self._engine.load(ref, folder, manifest, background=background)
