@@ -133,6 +133,7 @@ JSON = {
 
 @pytest.mark.parametrize("case", JSON)
 def test_a_bad_json_reading_costs_itself_alone(site, case):
+    """[streams-1.2] [streams-1.3]"""
     payload, reason, words = JSON[case]
     desk = Desk(site, "json", reading())
     desk.check([("json/p1", payload)], scored=0, rejected={reason: 1}, words=words)

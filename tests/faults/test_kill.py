@@ -105,10 +105,12 @@ def test_a_killed_agent_repeats_nothing_where_one_model_was_ahead_of_another(
 
 
 def test_eight_killed_workers_cost_no_reading(site, tmp_path, dice):
+    """[delivery-1.4]"""
     kill_workers(site, tmp_path, dice, 8)
 
 
 def test_eight_killed_agents_cost_no_reading(site, tmp_path, dice):
+    """[delivery-1.3]"""
     kill_agents(site, tmp_path, dice, 8)
 
 

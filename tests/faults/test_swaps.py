@@ -113,6 +113,7 @@ def swap_again_and_again(broker, folder, swaps, *, counted_at, weighed_at):
 
 
 def test_forty_swaps_under_a_stream_lose_repeat_and_leave_nothing(broker, tmp_path):
+    """[delivery-3.1]"""
     figures = swap_again_and_again(broker, tmp_path, 40, counted_at=10, weighed_at=20)
     print(json.dumps(figures))
     assert figures["rss_ratio"] <= 1.05
