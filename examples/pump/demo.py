@@ -15,6 +15,7 @@ import sys
 import time
 
 from rich.panel import Panel
+from rich.table import Table
 from stage import DEVICE, HERE, NAME, Stage, State, StoryError, say
 
 from agent.config import Mqtt
@@ -62,8 +63,25 @@ def swap(stage: Stage, events: Conversation) -> None:
     receipt = told.get("receipt") or told
     if receipt.get("gap") or receipt.get("duplicates"):
         raise StoryError(f"the swap cost readings: {json.dumps(receipt)}")
-    say.print(Panel(json.dumps(receipt, indent=2), title="swap receipt", expand=False))
+    say.print(Panel(shown(receipt, stage.model()), title="swap receipt", expand=False))
     say.print("[green]✓[/] v2 serves; no reading lost, none scored twice")
+
+
+def shown(receipt: State, told: State) -> Table:
+    """A receipt for people; `told` is what the device says of the model now."""
+    p99, memory = receipt["p99_ms"], receipt["rss_mb"]
+    table = Table.grid(padding=(0, 2))
+    for what, figure in (
+        ("release", f"{receipt['from']['release']} → {receipt['to']['release']}"),
+        ("last row of the old", receipt["last_seq"]),
+        ("first row of the new", receipt["first_seq"]),
+        ("rows missing, repeated", f"{receipt['gap']}, {receipt['duplicates']}"),
+        ("p99 before, during, after", ", ".join(f"{p99[when]} ms" for when in p99)),
+        ("memory before, with both", f"{memory['before']:.0f} MB, {memory['after']:.0f} MB"),
+        ("memory now", f"{told['rss_mb']:.0f} MB"),
+    ):
+        table.add_row(f"[dim]{what}", str(figure))
+    return table
 
 
 def rolled_back(stage: Stage, events: Conversation) -> None:
@@ -95,7 +113,12 @@ def account(stage: Stage) -> None:
     )
     if counts["in"] != out:
         raise StoryError(f"the account does not balance: {counts['in']} in, {out} accounted for")
-    say.print(f"[green]✓[/] in = scored + rejected + expired + pending: {json.dumps(counts)}")
+    refusals = ", ".join(f"{why} {count}" for why, count in counts["rejected"].items())
+    say.print(
+        f"[green]✓[/] {counts['in']} in = {counts['scored']} scored"
+        f" + {sum(counts['rejected'].values())} rejected ({refusals or 'none'})"
+        f" + {counts['expired']} expired + {counts['pending']} pending"
+    )
 
 
 # ---- its parts -----------------------------------------------------------------------------------
@@ -122,7 +145,8 @@ def _deploy(stage: Stage, version: str) -> State:
     stage.do("repo", "add", HERE / "models" / version, "--repo", stage.repo)
     where = ("--repo", stage.repo, "--mqtt", stage.mqtt, "--device", DEVICE)
     words = ("deploy", NAME, *where, "--stream", "pump", "--wait", "--timeout", str(DEPLOY_S))
-    done = stage.do(*words, "--json", ok=False)
+    with say.status(f"deploying {version}"):
+        done = stage.do(*words, "--json", ok=False)
     stage.check_alive()
     try:
         told: State = json.loads(done.stdout)

@@ -131,6 +131,8 @@ def free_port(wish: int = 0) -> int:
     """A free TCP port of the loopback, the one above it free too; `wish` if it can be."""
     for port in (wish, *[0] * 100):
         with contextlib.suppress(OSError), socket.socket() as probe, socket.socket() as above:
+            if os.name == "posix":  # what was closed a moment ago is free; elsewhere it would steal
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", port))
             found = int(probe.getsockname()[1])
             above.bind(("127.0.0.1", found + 1))
