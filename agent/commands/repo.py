@@ -139,9 +139,9 @@ def publish(
         count, notes = publishing.publish(Repository.open(where), publisher)
         if as_json:
             typer.echo(json.dumps({"schema": 1, "releases": count, "notes": list(notes)}))
-            return
-        typer.echo(f"published {count} release{'' if count == 1 else 's'}")
-        _aside(notes)
+        else:
+            typer.echo(f"published {count} releases")
+            _aside(notes)
 
 
 @app.command("list")
@@ -192,8 +192,7 @@ def show(what: What, *, repo: Repo = "", as_json: AsJson = False) -> None:
             where = repository_of(repo)
         package = picked(Repository.open(where), what)
         if as_json:
-            document = {"schema": 1, **describe(package)}
-            typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+            typer.echo(json.dumps({"schema": 1, **describe(package)}, indent=2, ensure_ascii=False))
             return
         table = Table(show_header=False, box=None)
         table.add_column()
