@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from agent.commands.saying import AsJson, fail
+from agent.commands.saying import AsJson, fail, screen
 from agent.worker import bench as benching
 from agent.worker.loaded import VERSION, compiled_in
 from agent.worker.providers import CPU, PROVIDERS, known
@@ -35,7 +35,7 @@ def providers(
     with console.status("asking onnxruntime") as status:
         here = known(compiled_in())
         for name in PROVIDERS:
-            why = benching.probe(name) if name in here else "not in this build of onnxruntime"
+            why = benching.probe(name) if name in here else "not in this wheel"
             row = {"name": name, "works": not why, "why": why}
             if bench is not None and not why:
                 row["bench"] = benching.measure(bench, name, status.update)
@@ -44,14 +44,15 @@ def providers(
         document = {"schema": SCHEMA, "onnxruntime": VERSION, "providers": rows}
         typer.echo(json.dumps(document, indent=2))
     else:
-        Console().print(_table(rows, bench))
+        screen().print(_table(rows, bench))
     cpu = next(row for row in rows if row["name"] == CPU)
     if bench is not None and (why := cpu["bench"]["why"]):
         fail(f"{bench.name} does not run: {why}")
 
 
 def _table(rows: list[dict[str, Any]], bench: Path | None) -> Table:
-    table = Table(title=f"onnxruntime {VERSION}" + (f", {bench.name}" if bench else ""))
+    title = f"onnxruntime {VERSION}" + (f", {bench.name}: p50 ms (× cpu)" if bench else "")
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column("provider")
     table.add_column("here")
     base: dict[str, Any] = {}
@@ -59,7 +60,7 @@ def _table(rows: list[dict[str, Any]], bench: Path | None) -> Table:
         base = next(row for row in rows if row["name"] == CPU)["bench"].get("batches", {})
         table.add_column("load ms", justify="right")
         for batch in base:
-            table.add_column(f"batch {batch}: p50 ms (× cpu)", justify="right")
+            table.add_column(f"batch {batch}", justify="right")
     for row in rows:
         figures = row.get("bench", {})
         here = "yes" if row["works"] else row["why"]

@@ -160,7 +160,8 @@ class _Teller:
 
     def __exit__(self, *_: object) -> None:
         self._end = time.monotonic()
-        self._bar.stop()
+        if self._console.is_terminal:
+            self._bar.stop()
 
     def read(self, size: int) -> None:
         self._bytes += size

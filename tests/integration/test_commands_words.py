@@ -120,3 +120,17 @@ def test_check_knocks_at_the_broker_as_the_agent_will(say, tmp_path, broker):
     parts = json.loads(say("check", "--json", **environ, **more)[1])["parts"]
     assert parts["broker"]["ok"] is False
     assert "/nope" in parts["broker"]["why"]
+
+
+def test_a_replay_in_a_pipe_says_one_line_and_no_empty_one(say, tmp_path, broker):
+    (tmp_path / "rec.csv").write_text("ts,f0\n1,2\n2,3\n")
+    code, told, why = say("replay", "rec.csv", "--topic", "plant/p1", "--mqtt", broker.url)
+    assert (code, why) == (0, "")
+    assert told.startswith("2 rows in ")
+
+
+def test_providers_tell_each_in_a_line(say):
+    code, told, _ = say("providers")
+    assert code == 0
+    assert [line for line in told.splitlines() if line.startswith("cpu ") and "yes" in line]
+    assert all(len(line.split()) > 1 for line in told.splitlines() if line.strip())
