@@ -91,6 +91,7 @@ def test_a_command_without_an_id_or_a_response_topic_has_nowhere_to_be_answered(
 
 def test_a_command_that_comes_twice_is_done_once_even_across_a_restart(plant):
     """[control-3.1]"""
+
     async def first(plant):
         assert (await plant.command("ping", "same"))["code"] == 200
         assert await plant.command("ping", "same") == {}

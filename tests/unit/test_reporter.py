@@ -187,6 +187,7 @@ def _stopped(_):
 
 def test_counts_are_no_news_but_the_interval_tells_them(plant):
     """[control-2.1]"""
+
     async def main(plant):
         await plant.desire(m=1)
         plant.feed(1.0)

@@ -55,6 +55,7 @@ def test_the_same_document_again_is_no_news(plant):
 
 def test_a_model_no_longer_desired_is_retired(plant):
     """[control-1.6]"""
+
     async def main(plant):
         plant.publish(1)
         await plant.desire(m=1)
@@ -116,6 +117,7 @@ def test_a_groups_document_is_overlaid_by_the_devices_own(plant):
 
 def test_what_was_desired_is_remembered_without_a_network(plant):
     """[control-1.5]"""
+
     async def first(plant):
         plant.publish(1)
         await plant.desire(m=1)
