@@ -126,7 +126,7 @@ class Scoring:
                 self._waiting.remove(chunk)
                 for share in chunk.shares:
                     share.reject({"rolled_back": chunk.readings})
-                self._part_done(chunk)
+                self._mark(chunk, parts=-1, answered=0)
                 self._give_up(chunk, "rolled_back", "the version that took it was taken away")
         kept = sum(seat is bad for seat in self._leased())
         for _ in range(leases - kept):
@@ -240,7 +240,7 @@ class Scoring:
         whole = len(self._answered) if not self._halves else 0
         for chunk, answer in self.jobs.answered():
             self._answered.append((chunk, answer))
-            self._part_done(chunk)
+            self._mark(chunk, parts=0, answered=1)
             if not self._halves:
                 whole = len(self._answered)
         records = [
@@ -257,13 +257,15 @@ class Scoring:
             chunk.seat.evidence.errors += len(chunk)
             chunk.seat.evidence.why = why
             self._give_up(chunk, "run", why)
+        self._mark(chunk, parts=-1, answered=-1)
         self.slot.release(chunk.seat)
         return record
 
-    def _part_done(self, chunk: Chunk) -> None:
+    def _mark(self, chunk: Chunk, *, parts: int, answered: int) -> None:
         for share in chunk.shares:
-            share.parts -= 1
-            (self._halves.add if share.parts else self._halves.discard)(share)
+            share.parts += parts
+            share.answered += answered
+            (self._halves.add if share.is_half else self._halves.discard)(share)
 
     def _give_up(self, chunk: Chunk, reason: str, why: str) -> None:
         """These readings will have no score."""

@@ -21,13 +21,23 @@ AHEAD = "ahead"  # the member of a stored account
 
 @dataclass(slots=True, eq=False)
 class Share:
-    """One burst in the hands of one model.  `parts` are its pieces without an answer yet."""
+    """One burst in the hands of one model.
+
+    `parts` are its pieces whose fate is still open, `answered` those of them that have an answer
+    and wait for the others.
+    """
 
     hold: Hold
     had: bytes = b""  # ids of the messages in it that the model had before a restart
     readings: int = 0
     rejected: dict[str, int] = field(default_factory=dict)
     parts: int = 1
+    answered: int = 0
+
+    @property
+    def is_half(self) -> bool:
+        """Whether some of it is answered and some is not."""
+        return 0 < self.answered < self.parts
 
     def reject(self, reasons: Mapping[str, int]) -> None:
         """Note what was rejected as it came in."""

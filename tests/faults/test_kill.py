@@ -42,7 +42,12 @@ def workers(site):
 
 def check_books(site, sent, model="m"):
     """Every reading is in the consumer's books once, and in the account once."""
-    books = site.scored(model, sent, 60)
+    books = site.book(model)
+    eventually(
+        lambda: len(books.rows) >= sent,
+        60,
+        f"{sent} rows; {site.model(model)}; books {accounted(books, sent, whole=False)}",
+    )
     assert accounted(books, sent) == CLEAN
     want = {"in": sent, "scored": sent, "rejected": {}, "expired": 0, "pending": 0}
     eventually(lambda: site.model(model).get("counts") == want, 10, f"{want}; {site.model(model)}")

@@ -87,6 +87,20 @@ def test_a_burst_is_let_go_when_its_last_row_is_scored(river):
     assert list(river.holds.settled()) == [hold]
 
 
+def test_a_burst_that_shares_a_batch_with_half_of_another_waits_with_it(river):
+    seat = seated(river)
+    first, second = river.push(2), river.push(4)  # batches of 4 and 2
+    river.turn()
+    seat.session.answer()
+    river.turn()
+    assert (first.parts, second.parts, river.records) == (1, 1, [])
+    assert river.scoring.shares.undone()[0] == 6
+    seat.session.answer()
+    river.turn()
+    assert (first.parts, second.parts, len(river.scores)) == (0, 0, 6)
+    assert river.scoring.shares.undone()[0] == 0
+
+
 def test_readings_held_in_a_window_are_pending_and_let_their_burst_go(river):
     seated(river, window=TUMBLING_3)
     hold = river.push(2)

@@ -77,12 +77,13 @@ def reading(n: int) -> bytes:
     return json.dumps({"ts": BASE + n, **features}).encode()
 
 
-def accounted(books: Books, sent: int) -> dict[str, int]:
+def accounted(books: Books, sent: int, *, whole: bool = True) -> dict[str, int]:
     """How readings 0 to `sent` - 1 fared: lost, repeated and disordered by sensor; all 0 is right.
 
     `seq` itself must have no gap, and nothing may be said twice in two ways.
     """
-    books.check()
+    if whole:
+        books.check()
     order = [round(books.rows[seq][1]) - BASE for seq in sorted(books.rows)]
     last: dict[str, int] = {}
     disordered = 0
