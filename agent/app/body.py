@@ -59,6 +59,7 @@ class Body:
     faces: choices.LocalFaces
     lane: Lane
     factory: dict[str, tuple[str, Package]]
+    left_out: dict[str, str]
     rooms: ExitStack
 
     @classmethod
@@ -102,10 +103,7 @@ class Body:
                     source.resume(marks[name])
             lane.add_source(source, names)
         store = FileStore(folder, int(config.store.models_mb * 2**20))
-        factory = {}
-        for model in config.model:
-            package = await asyncio.to_thread(store.adopt_folder, Path(model.path))
-            factory[model.name] = (model.stream, package)
+        factory, left_out = await asyncio.to_thread(choices.factory, config, store)
         return cls(
             config=config,
             clock=clock,
@@ -121,6 +119,7 @@ class Body:
             faces=faces,
             lane=lane,
             factory=factory,
+            left_out=left_out,
             rooms=rooms,
         )
 
@@ -157,6 +156,7 @@ class Body:
             changed=changed,
             random=dice,
         )
+        wishes.refusals.update(self.left_out)
         prover = Prover(models, self.clock, config.engine.golden_s)
         self.lane.reads = False  # not before it is known which models there are to read for
         self.lane.start()

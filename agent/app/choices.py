@@ -10,22 +10,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import structlog
+
 import agent
 from agent.adapters.mqtt.bulk import MqttSource
 from agent.adapters.mqtt.link import MqttLink
 from agent.config import Config, Mqtt, Stream
 from agent.core import wire
 from agent.core.decoding import Decoder
-from agent.core.errors import RefusedError
+from agent.core.errors import RefusedError, UnavailableError, UnfitError
+from agent.core.packages import Package
 from agent.core.streams import StreamSpec
 from agent.core.topics import Topics
-from agent.ports import Clock, Engine, Faces, Fetcher, Journal, Link, Source, Vault
+from agent.ports import Clock, Engine, Faces, Fetcher, Journal, Link, Source, Store, Vault
 from agent.runtime.chunked import ChunkedFetcher
 from agent.runtime.intake import Intake
 from agent.runtime.trusting import Trusting, Unanchored, Unsigned
 from agent.runtime.wishes import Resolver
 
 Told = Callable[[], None]
+logger = structlog.get_logger(__name__)
 
 
 class LocalFaces(Faces, Protocol):
@@ -202,6 +206,20 @@ def sources(config: Config, site: Broker, faces: LocalFaces) -> Iterator[tuple[S
             )
         elif stream.source == "http":
             yield faces.source(stream), [stream.name]
+
+
+def factory(config: Config, store: Store) -> tuple[dict[str, tuple[str, Package]], dict[str, str]]:
+    """The packages that came with the device, by model, with the stream of each; and why others
+    cannot be used.  One that cannot be read keeps nothing else from running: a device must start.
+    """
+    found, left_out = {}, {}
+    for model in config.model:
+        try:
+            found[model.name] = (model.stream, store.adopt_folder(Path(model.path)))
+        except (UnfitError, RefusedError, UnavailableError) as error:
+            logger.error("factory model left out", model=model.name, why=str(error))  # noqa: TRY400
+            left_out[model.name] = str(error)
+    return found, left_out
 
 
 def faces(config: Config) -> LocalFaces:

@@ -219,6 +219,7 @@ class Models:
     async def close(self) -> None:
         """Give back every session; the lane has stopped."""
         for model in self.rows.values():
+            model.works.clerk.finish()
             await model.works.room.close()
 
 

@@ -236,6 +236,9 @@ class Reporter:
             scoring = self._models.rows[name].scoring
             if scoring.slot.seat is not None and scoring.slot.seat.lost:
                 reasons.append(f"{name}: its worker is gone and being brought back")
+        for name, why in self._wishes.refusals.items():
+            if name not in models:
+                reasons.append(f"{name}: {why}")
         wanted = {model.stream for model in models.values()}
         for name, stream in streams.items():
             if stream.paused:

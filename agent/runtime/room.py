@@ -160,6 +160,10 @@ class Room:
         self.seats.clear()
         self._retired.clear()
 
+    def holds(self, ref: ModelRef | None) -> bool:
+        """Whether a session of `ref` is still there."""
+        return any(seat.ref == ref for seat in [*self.seats.values(), *self._retired])
+
     def rss_bytes(self) -> int:
         """Of all its workers."""
         return sum(seat.session.rss_bytes() for seat in [*self.seats.values(), *self._retired])

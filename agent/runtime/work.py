@@ -17,6 +17,7 @@ from agent.core.packages import Package
 from agent.core.rollout import Phase, Rollout
 from agent.core.wire import apply_bars
 from agent.ports import Clock, Fetcher, Store
+from agent.runtime.clerk import Clerk
 from agent.runtime.receipts import SwapTrace
 from agent.runtime.room import Room, read_manifest
 from agent.runtime.seats import Seat
@@ -51,11 +52,9 @@ class Works:
         self._fetcher = fetcher
         self._clock = clock
         self._rollout = rollout
-        self._receipt = receipt
+        self.clerk = Clerk(room, clock, receipt, receipt_s)
         self._degraded = degraded
         self._changed = changed
-        self._receipt_s = receipt_s
-        self._trace: SwapTrace | None = None
 
     def by_phase(self) -> dict[Phase, Callable[[ModelRef], Awaitable[None]]]:
         """The work of each phase, for the driver."""
@@ -74,6 +73,8 @@ class Works:
     async def restore(self, rollout: Rollout) -> None:
         """After a start: the version that was active scores again, before anything else."""
         if rollout.active is not None:
+            await self.fetch(rollout.active)  # what the store has lost is fetched again
+            await self.verify(rollout.active)
             seat = await self.room.seat(rollout.active, background=False)
             await self.room.swap(seat, None)
             self._tell_fallback(seat)
@@ -129,8 +130,7 @@ class Works:
         outputs in the process that will serve.
         """
         self.progress = 0.0
-        self._trace = SwapTrace("swap", self._rollout().active, ref)
-        await self.room.watch(self._trace)
+        await self.clerk.open("swap", self._rollout().active, ref)
         await self.room.seat(ref, background=True)
 
     async def shadow(self, ref: ModelRef) -> None:
@@ -145,13 +145,13 @@ class Works:
         """The candidate takes the stream at a batch boundary."""
         self.progress = 0.0
         seat = await self.room.seat(ref, background=True)
-        if self._trace is None or self._trace.new != ref:
-            self._trace = SwapTrace("swap", self._rollout().active, ref)
+        trace = await self.clerk.of(self._rollout().active, ref)
         latency = await self.room.on_lane(
             lambda: self.room.scoring.recent.whole(self._clock.monotonic())
         )
         seat.evidence = Evidence(before_p99_ms=latency.quantile(0.99))
-        await self.room.swap(seat, self._trace)
+        await self.room.swap(seat, trace)
+        self.clerk.swapped(trace)
         self.swaps += 1
         self._tell_fallback(seat)
 
@@ -162,14 +162,11 @@ class Works:
             await self.room.swap(seat, None)  # after a restart in mid-probation
         bar = self._bars(seat.manifest.rollout).probation
         began = self._clock.monotonic()
-        receipt_at = began + self._receipt_s
         while True:
             seen = seat.evidence
             seen.seconds = self._clock.monotonic() - began
             verdict = await self.room.on_lane(lambda seen=seen: judge.probation(seen, bar))  # type: ignore[misc]
             self.progress = verdict.progress
-            if verdict.word != "WATCH" or self._clock.monotonic() >= receipt_at:
-                self._hand_receipt()
             if verdict.word == "PASS":
                 return
             if verdict.word == "FAIL":
@@ -178,19 +175,14 @@ class Works:
 
     async def roll_back(self, ref: ModelRef) -> None:
         """The known good takes the stream, and all that the bad version has not answered."""
-        self._hand_receipt()
         rollout = self._rollout()
         good = None
         if rollout.known_good is not None:
             good = await self.room.seat(rollout.known_good, background=False)
-        trace = SwapTrace("rollback", ref, rollout.known_good, why=rollout.reason)
-        trace.rss_before = self.room.rss_bytes()
-        trace.watch(self.room.scoring.recent, self._clock.monotonic())
+        trace = await self.clerk.open("rollback", ref, rollout.known_good, rollout.reason)
         await self.room.take_back(self.room.seats.get(ref), good, trace)
+        self.clerk.swapped(trace)
         self.rollbacks += 1
-        self._trace = trace
-        await asyncio.sleep(min(self._receipt_s, 0.5))
-        self._hand_receipt()
 
     async def retire(self, ref: ModelRef) -> None:  # noqa: ARG002  # as every work
         """Nothing scores this model's stream any more."""
@@ -199,13 +191,6 @@ class Works:
     def _tell_fallback(self, seat: Seat) -> None:
         if seat.session.fallback:
             self._degraded(seat.session.fallback)
-
-    def _hand_receipt(self) -> None:
-        if self._trace is not None and self._trace.swapped:
-            self._trace.rss_after = self.room.rss_bytes()
-            self._trace.finished = True
-            self._receipt(self._trace)
-        self._trace = None
 
     def _bars(self, bars: Bars) -> Bars:
         return apply_bars(bars, self.overrides)

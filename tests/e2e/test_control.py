@@ -76,6 +76,7 @@ def listening(site):
 
 @pytest.mark.parametrize("version", [4, 5])
 def test_both_protocols_tell_who_is_there_and_who_has_gone(broker, tmp_path, version):
+    """[control-2.2] [control-2.3]"""
     topics = (f"{OWN}/status", f"{OWN}/reported")
     with (
         Site(broker, tmp_path, mqtt={"version": version}) as site,
@@ -106,6 +107,7 @@ def test_both_protocols_tell_who_is_there_and_who_has_gone(broker, tmp_path, ver
 
 
 def test_commands_are_answered_where_they_ask_and_never_when_retained(broker, tmp_path):
+    """[control-3.2]"""
     where = "office/answers"
     with Site(broker, tmp_path) as site, Operator(broker, where, f"{OWN}/answer/+") as operator:
 
@@ -141,6 +143,7 @@ def test_commands_are_answered_where_they_ask_and_never_when_retained(broker, tm
 
 
 def test_a_wish_that_cannot_be_taken_is_refused_in_a_sentence_and_changes_nothing(site, tmp_path):
+    """[control-1.1] [control-1.2]"""
     good = site.deploy(zoo.mlp(tmp_path / "v1", name="m"))
     other = site.add(zoo.mlp(tmp_path / "v2", bias=1.0, name="m"))
     whole = {"schema": 1, "revision": 50, "models": {"m": {"release": other}}}
@@ -193,6 +196,7 @@ def test_a_wish_that_cannot_be_taken_is_refused_in_a_sentence_and_changes_nothin
 def test_nothing_is_installed_that_the_devices_own_root_does_not_vouch_for(
     broker, tmp_path, monkeypatch, anchor
 ):
+    """[control-1.4]"""
     strange = publishing.init(tmp_path / "strange", SignedPublisher())
     root = "" if anchor == "none" else str(strange.folder / "root.json")
     monkeypatch.setenv("EDGE_AGENT__REPOSITORY__ROOT_FILE", root)
@@ -209,6 +213,7 @@ def test_nothing_is_installed_that_the_devices_own_root_does_not_vouch_for(
 
 
 def test_a_groups_wish_is_overlaid_by_the_devices_own_and_what_nobody_wants_retires(site, tmp_path):
+    """[control-1.3]"""
     one, two = (site.add(zoo.mlp(tmp_path / f"m{n}", bias=n, name="m")) for n in (1, 2))
     shared = site.add(zoo.mlp(tmp_path / "g", name="g"))
 
@@ -297,6 +302,7 @@ def test_a_package_comes_over_https(broker, tmp_path, monkeypatch):
 
 
 def test_without_a_broker_it_scores_and_tells_when_one_comes(tmp_path):
+    """[control-4.1] [control-4.2]"""
     log = tmp_path / "log.ndjson"
     stream = {"name": "s", "source": "file", "path": str(log), "format": "ndjson", "time": "ts"}
 

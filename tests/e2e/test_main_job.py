@@ -49,6 +49,6 @@ def test_a_bad_version_is_taken_back_and_never_tried_again(site, tmp_path):
     assert model["active"]["release"] == model["known_good"]["release"] == good
     assert "not a finite number" in model["why"]
     assert model["quarantined"]
-    assert [e["type"] for e in site.events].count("rollback") == 1
+    eventually(lambda: [e["type"] for e in site.events].count("rollback") == 1, 10)
     site.readings(reading(n) for n in range(100, 200))
     assert site.scored("m", 200).check() == 200

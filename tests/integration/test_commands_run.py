@@ -58,12 +58,6 @@ def test_a_store_that_is_a_file_is_said_in_a_sentence(tmp_path, inside):
     refused(tmp_path, "store.dir", STORE__DIR=f"{tmp_path}/file{inside}")
 
 
-def test_a_factory_model_that_is_not_there_is_named(tmp_path):
-    stream = '[{"name":"s","topic":"a"}]'
-    model = f'[{{"name":"m","stream":"s","path":"{tmp_path}/nope"}}]'
-    refused(tmp_path, f"{tmp_path}/nope", "model.toml", STREAM=stream, MODEL=model)
-
-
 def test_an_anchor_that_is_none_is_named(tmp_path):
     anchor = tmp_path / "root.json"
     anchor.write_bytes(b"\xff\xfe nothing of ours")
