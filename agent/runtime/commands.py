@@ -9,7 +9,7 @@ import numpy as np
 import structlog
 
 from agent.core.errors import RefusedError, UnavailableError
-from agent.core.rollout import Condemned, Forgiven
+from agent.core.rollout import ABANDONABLE, LIVE, Condemned, Forgiven, Phase
 from agent.core.topics import Topics
 from agent.core.wire import Command, answer, command_id, parse_command
 from agent.ports import Clock, Journal, Link, Message
@@ -111,6 +111,11 @@ class Commands:
 
     async def _rollback(self, model: Model) -> dict[str, Any]:
         now = model.driver.now
+        if now.phase in ABANDONABLE - LIVE:
+            why = "is only being fetched; desire another release to abandon it"
+            raise RefusedError(f"{now.candidate} {why}", 409)
+        if now.phase is Phase.RETIRING:
+            raise RefusedError(f"{model.name} is being retired", 409)
         if now.candidate is not None:
             bad = now.candidate
         elif now.active is not None and now.previous is not None:

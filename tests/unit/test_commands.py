@@ -158,6 +158,50 @@ def test_rollback_during_probation_is_of_the_candidate(plant):
     live(main, plant)
 
 
+@pytest.mark.parametrize("phase", [Phase.FETCHING, Phase.VERIFYING])
+def test_a_candidate_that_has_not_been_loaded_leaves_nothing_to_roll_back(plant, phase):
+    async def main(plant):
+        await plant.desire(m=1)
+        await plant.desire(m=2)
+        driver = plant.models.rows["m"].driver
+        work, stuck = dict(driver._work), asyncio.Event()
+
+        async def held(ref):
+            await stuck.wait()
+            await work[phase](ref)
+
+        driver._work = {**work, phase: held}
+        await plant.desire(m=3)
+        assert plant.rollout().phase is phase
+        before = plant.rollout()
+        answer = await plant.command("rollback", model="m")
+        assert answer["code"] == 409
+        assert "desire another release to abandon it" in answer["why"]
+        assert plant.rollout() == before
+        stuck.set()
+        await quiet(30)
+        assert active(plant) == 3
+
+    live(main, plant)
+
+
+def test_a_model_that_is_being_retired_has_nothing_to_go_back_to(plant):
+    async def main(plant):
+        await plant.desire(m=1)
+        await plant.desire(m=2)
+        driver = plant.models.rows["m"].driver
+
+        async def held(_):
+            await asyncio.Event().wait()
+
+        driver._work = {**driver._work, Phase.RETIRING: held}
+        await plant.desire()
+        answer = await plant.command("rollback", model="m")
+        assert (answer["code"], answer["why"]) == (409, "m is being retired")
+
+    live(main, plant)
+
+
 def test_a_paused_stream_is_not_read_until_it_is_resumed(plant):
     async def main(plant):
         await plant.desire(m=1)
