@@ -28,6 +28,7 @@ class Chunk:
     arrived: float  # monotonic, of the oldest reading in it
     shares: list[Share]
     asked: Future[ScoreColumns] | None = None  # a question: answered, and not counted
+    orphan: bool = False  # its version was taken away, and no other makes its windows
 
     def __len__(self) -> int:
         return len(self.keys)

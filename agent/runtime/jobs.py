@@ -120,6 +120,7 @@ class Jobs:
             if job.chunk.seat is bad and job.answer is None:
                 job.sent, job.tries = 0.0, 0
                 if good is None:
+                    job.chunk.orphan = True
                     job.answer = Answer(job.number, (), 0.0, "its version was taken away")
                 else:
                     job.chunk.seat = good

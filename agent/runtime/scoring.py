@@ -253,7 +253,9 @@ class Scoring:
 
     def _record(self, chunk: Chunk, answer: Answer, now: float, wall: float) -> Record | None:
         record, why = score_rows(self, chunk, answer, now, wall)
-        if why:
+        if why and chunk.orphan:
+            self._give_up(chunk, "rolled_back", why)
+        elif why:
             chunk.seat.evidence.errors += len(chunk)
             chunk.seat.evidence.why = why
             self._give_up(chunk, "run", why)

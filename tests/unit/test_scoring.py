@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.core.errors import RefusedError
+from agent.runtime.accounts import Account
 from agent.runtime.receipts import SwapTrace
 from agent.runtime.scoring import ROWS_WAITING_MAX, Limits
 from tests.world.river import TUMBLING_3, River, ref
@@ -16,6 +17,10 @@ from tests.world.river import TUMBLING_3, River, ref
 def river():
     with River() as river:
         yield river
+
+
+def after_a_crash(river):
+    return Account.restored(river.scoring.stored(), redelivered=True)
 
 
 def seated(river, release=1, **members):
@@ -134,6 +139,18 @@ def test_a_late_reading_is_rejected_once_and_never_held(river):
     river.push(1)
     assert river.account.rejected == {"late": 1}
     assert river.account.counts().balanced
+
+
+def test_a_crash_takes_back_what_was_rejected_of_bursts_that_come_again(river):
+    window = {"kind": "tumbling", "size": "10s", "rows": 2}
+    seated(river, window=window, late_s=1.0, features={"names": ["v"], "ranges": [[2, 99]]})
+    river.push(50, rejected=3)  # its windows fly: no later burst is done before it
+    river._next = 3
+    river.push(1)
+    river.swap(None)
+    river.push(2)
+    assert river.account.rejected == {"malformed": 3, "range": 1, "late": 1, "no_model": 2}
+    assert after_a_crash(river) == Account()
 
 
 # ---- batches -------------------------------------------------------------------------------------
@@ -429,9 +446,11 @@ def test_what_no_other_version_can_take_is_rejected(river, to):
     hold = river.push(12)
     river.turn()
     river.take_back(bad, None if to == "nothing" else good)
+    assert after_a_crash(river) == Account()  # a part is answered for: a crash takes that back too
     river.finish()
     assert river.scores == []
-    assert river.account.rejected == {"rolled_back": 4, "run": 8}
+    assert river.account.rejected == {"rolled_back": 12}  # of which 8 were in flight
+    assert bad.evidence.errors == 0
     assert hold.parts == 0
     assert bad.leases == 0
     river.check()
