@@ -65,6 +65,18 @@ def test_after_a_restart_open_windows_are_expired_and_flying_readings_come_again
     assert (after.held, after.flying, after.scored, after.next_seq) == (0, 0, 86, 86)
 
 
+def test_what_comes_again_is_not_still_counted_as_rejected():
+    account = balanced(Account(scored=3, rejected={"range": 5, "late": 2}, flying=1))
+    shares = Shares()
+    share = shares.open(Hold(None, Burst("s", [b"x"] * 6, 0.0)))
+    share.readings = 6
+    share.reject({"range": 3, "late": 2})
+    raw = account.encode(shares)
+    assert Account.restored(raw, redelivered=True) == Account(5, 3, {"range": 2})
+    after = Account.restored(raw, redelivered=False)
+    assert (after.readings, after.rejected, after.expired) == (11, {"range": 5, "late": 2}, 1)
+
+
 @given(accounts, st.booleans())
 def test_an_account_that_balances_still_does_after_a_restart_and_another(account, redelivered):
     once = Account.restored(balanced(account).encode(Shares()), redelivered=redelivered)

@@ -202,6 +202,41 @@ def test_a_version_that_is_swapped_out_and_lost_is_still_waited_for(river):
     assert river.released == [river.seat_1]
 
 
+def test_nothing_is_sent_to_a_new_worker_before_the_seat_knows_of_it(river):
+    river.push(2)
+    river.turn()
+    lose(river, river.seat_1)
+    river.seat_1.session.revive()
+    river.push(2)
+    river.turn()
+    assert len(river.seat_1.session.seen) == 1
+    river.seat_1.revived()
+    river.finish()
+    assert river.scores == [1, 2, 3, 4]
+
+
+def test_a_loss_found_twice_is_one_loss(river):
+    river.seat_1.session.dead = "gone"
+    river.push(2)
+    river.turn()  # found at submit
+    river.scoring.jobs.collect(river.seat_1)  # and by the descriptor it left ringing
+    assert river.lost == [(river.seat_1, "gone")]
+    assert river.seat_1.evidence.deaths == 1
+
+
+def test_answers_are_told_apart_by_their_number(river):
+    river.push(2)
+    river.push(2)
+    river.turn()
+    session = river.seat_1.session
+    session.taken.rotate()
+    session.answer()
+    assert river.turn() == []
+    session.answer()
+    river.turn()
+    assert river.scores == [1, 2, 3, 4]
+
+
 def test_an_answer_to_nobody_is_ignored(river):
     river.push(2)
     river.turn()

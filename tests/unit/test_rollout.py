@@ -67,6 +67,11 @@ def test_the_candidate_is_live_from_preflight_to_probation():
     assert set(HAPPY_PATH) - {Phase.FETCHING, Phase.VERIFYING} == LIVE
 
 
+def test_a_candidate_may_be_abandoned_until_it_is_promoted():
+    """[rollout-2.1]"""
+    assert set(HAPPY_PATH) - {Phase.PROMOTING, Phase.PROBATION} == ABANDONABLE
+
+
 def test_a_good_version_walks_the_happy_path():
     """[rollout-1.1]"""
     end, seen = drive(*step(HOME, Desired(V2)))
