@@ -24,6 +24,8 @@ class Mutant(NamedTuple):
     wrong: str
 
 
+NO_MISTAKE = Mutant("", "")
+
 # file: (the tests that guard it, the mistakes)
 MUTANTS: dict[str, tuple[list[str], list[Mutant]]] = {
     "agent/core/rollout.py": (
@@ -221,7 +223,9 @@ def survives(tree: Path, name: str, mutant: Mutant, tests: list[str]) -> bool:
     path = tree / name
     source = path.read_text(encoding="utf-8")
     assert mutant.right in source, f"{name} has no {mutant.right!r} any more: see to this mutant"
-    path.write_text(source.replace(mutant.right, mutant.wrong, 1), encoding="utf-8")
+    mistaken = source.replace(mutant.right, mutant.wrong, 1)
+    compile(mistaken, name, "exec")  # what is no Python would prove nothing by failing
+    path.write_text(mistaken, encoding="utf-8")
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--no-header"]
     command += ["-W", "ignore", *(f"tests/unit/{test}.py" for test in tests)]
     try:
@@ -245,6 +249,7 @@ def main(wanted: list[str]) -> int:
         for name, (tests, mutants) in MUTANTS.items():
             if wanted and not any(word in name for word in wanted):
                 continue
+            assert survives(tree, name, NO_MISTAKE, tests), f"{name}: its tests are red as it is"
             for mutant in mutants:
                 tried += 1
                 lives = survives(tree, name, mutant, tests)
