@@ -1,6 +1,7 @@
 """Swap after swap under a live stream: nothing lost, repeated, out of order or left behind."""
 
 import json
+import os
 import statistics
 import sys
 import time
@@ -19,6 +20,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="counted in /pro
 
 RATE = 1000.0  # readings per second
 AT_ONCE = {"probation": {"windows": 0, "time": "0s"}}  # the shortest way to a commit
+POOL = min(32, (os.cpu_count() or 1) + 4)  # threads that asyncio starts as it first needs them
 SAMPLES = 5  # of memory; the least of them is what is held
 
 
@@ -89,6 +91,8 @@ def swap_again_and_again(broker, folder, swaps, *, counted_at, weighed_at):
         assert books.repeated == 0
         eventually(lambda: site.model("m")["counts"]["scored"] == sent, 10)
         assert site.model("m")["counts"]["in"] == sent
+        grown = after.pop("threads") - before.pop("threads")
+        assert grown < min(POOL, swaps - counted_at)
         assert after == before
         receipts = [e["receipt"] for e in site.events if e["type"] == "swap"][1:]
         assert len(receipts) == swaps
@@ -108,7 +112,7 @@ def swap_again_and_again(broker, folder, swaps, *, counted_at, weighed_at):
             "p99_ms_during_max": max(during),
             "rss_mb": [round(light / 2**20, 1), round(heavy / 2**20, 1)],
             "rss_ratio": round(heavy / light, 3),
-            "held": after,
+            "held": {**after, "threads_grown": grown},
         }
 
 
