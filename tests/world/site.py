@@ -15,8 +15,8 @@ import threading
 import time
 from pathlib import Path
 
-import httpx
 import paho.mqtt.client as mqtt
+import urllib3
 from paho.mqtt.enums import CallbackAPIVersion
 
 from agent.repository import publishing
@@ -88,6 +88,7 @@ class Site:
         self.revision = 0
         self.wanted = {}
         self._lock = threading.Lock()
+        self._pool = urllib3.PoolManager(timeout=5, retries=False)
         self._repo = publishing.init(self.folder / "repo", SignedPublisher())
         self._client = mqtt.Client(CallbackAPIVersion.VERSION2, "consumer", protocol=mqtt.MQTTv5)
         self._client.on_message = self._on_message
@@ -106,6 +107,7 @@ class Site:
         self.stop()
         self._client.disconnect()
         self._client.loop_stop()
+        self._pool.clear()
 
     # ---- the agent ----
 
@@ -174,17 +176,17 @@ class Site:
     def state(self):
         """/state, or None while nobody answers."""
         try:
-            answer = httpx.get(f"http://{self.http}/state", timeout=5)
-            return answer.json() if answer.status_code == 200 else None
-        except httpx.HTTPError:
+            answer = self._pool.request("GET", f"http://{self.http}/state")
+            return answer.json() if answer.status == 200 else None
+        except urllib3.exceptions.HTTPError:
             return None
 
     def ready(self, seconds=30):
         """Wait until /readyz says so."""
 
         def asked():
-            with contextlib.suppress(httpx.HTTPError):
-                return httpx.get(f"http://{self.http}/readyz", timeout=5).status_code == 200
+            with contextlib.suppress(urllib3.exceptions.HTTPError):
+                return self._pool.request("GET", f"http://{self.http}/readyz").status == 200
             return False
 
         return eventually(asked, seconds, "the agent is ready")
