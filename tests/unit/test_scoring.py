@@ -132,6 +132,15 @@ def test_silence_closes_a_window(river):
     river.check()
 
 
+def test_a_reading_between_two_windows_is_expired_and_no_longer_held(river):
+    seated(river, window={"kind": "sliding", "size": "2", "step": "3"})
+    river.push(7)
+    assert (river.account.held, river.account.flying, river.account.expired) == (1, 4, 2)
+    river.check()
+    river.finish()
+    assert river.scores == [2, 5]
+
+
 def test_a_late_reading_is_rejected_once_and_never_held(river):
     seated(river, window={"kind": "tumbling", "size": "10s", "rows": 2}, late_s=1.0)
     river.push(50)
@@ -374,6 +383,21 @@ def test_going_back_to_windows_that_were_left_counts_no_reading_twice(river):
     river.finish()
     river.check()
     assert river.account.counts().pending == first.windower.pending - first.debt
+
+
+def test_going_back_to_windows_with_room_between_them_expires_no_reading_twice(river):
+    apart = {"kind": "sliding", "size": "2s", "step": "10s", "rows": 2}
+    first = river.seat(1, window=apart, late_s=20.0)
+    river.swap(first)
+    river.push(15)  # all may still be overtaken: held
+    river.swap(river.seat(2, window=TUMBLING_3))
+    river.swap(first)
+    assert (river.account.expired, first.debt) == (15, 15)
+    river.push(25)  # to 40: what came up to 20 goes into windows or between them
+    assert river.account.expired == 15 + sum(not 0 <= n % 10 < 2 for n in range(16, 21))
+    river.check()
+    river.finish()
+    river.check()
 
 
 def test_a_model_taken_away_expires_what_its_windows_held(river):
