@@ -9,7 +9,15 @@ from collections.abc import Mapping, Sequence
 from agent.core import catalog
 from agent.core.errors import RefusedError
 from agent.core.packages import Package
-from agent.core.trust import TrustState, UntrustedError, anchored, begin, resolve, trusted_now
+from agent.core.trust import (
+    TrustState,
+    UntrustedError,
+    anchored,
+    begin,
+    permits,
+    resolve,
+    trusted_now,
+)
 from agent.ports import Clock, Journal, Vault
 
 DOCUMENT = "trust"
@@ -24,6 +32,10 @@ class Unsigned:
         if raw is None:
             raise RefusedError(f"the repository's metadata has no {catalog.FILE}")
         return catalog.find(raw, name, release)
+
+    def permits(self, name: str, release: int) -> bool:  # noqa: ARG002  # as every resolver
+        """Always: there is no floor without signatures."""
+        return True
 
 
 class Unanchored:
@@ -41,6 +53,10 @@ class Unanchored:
             " repository's root.json here and name it in repository.root_file"
         )
         raise RefusedError(why, 403)
+
+    def permits(self, name: str, release: int) -> bool:  # noqa: ARG002  # as every resolver
+        """Always: what is here came when there was an anchor, or with the device."""
+        return True
 
 
 class Trusting:
@@ -105,6 +121,10 @@ class Trusting:
             raise
         self._keep(accepted.state)
         return accepted.package
+
+    def permits(self, name: str, release: int) -> bool:
+        """Whether `release`, which is here already, is not below the signed security floor."""
+        return permits(self._state, name, release)
 
     def _keep(self, state: TrustState) -> None:
         if state != self._state:

@@ -35,6 +35,10 @@ class Resolver(Protocol):
         """Raises RefusedError where the metadata is not to be trusted or lacks the release."""
         ...
 
+    def permits(self, name: str, release: int) -> bool:
+        """Whether a release that is on this device already may be activated again."""
+        ...
+
 
 class Wishes:
     """`code` and `why` say what became of the last document, as HTTP would."""
@@ -188,6 +192,9 @@ class Wishes:
     async def _resolve(self, whole: Desired, name: str, wish: DesiredModel) -> Package:
         known = await asyncio.to_thread(self._known, name, wish.release)
         if known is not None:
+            if not self._resolver.permits(name, wish.release):
+                why = f"{name}:{wish.release} is below the security floor its repository has signed"
+                raise RefusedError(why, 403)
             return known
         bundle: Mapping[str, bytes] = whole.metadata or {}
         if whole.metadata is not None:

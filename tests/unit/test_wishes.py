@@ -356,3 +356,18 @@ def test_after_its_first_start_nothing_is_desired(plant):
         assert plant.journal.load("m") == Rollout()
 
     live(main, plant)
+
+
+def test_what_is_still_on_the_disk_comes_back_only_above_the_signed_floor(plant):
+    async def main(plant):
+        plant.publish(1)
+        plant.publish(2)
+        await plant.desire(m=1)
+        await plant.desire(m=2)
+        plant.floors["m"] = 2
+        await plant.desire(m=1)
+        assert active(plant) == 2
+        assert plant.wishes.code == 403
+        assert "security floor" in plant.wishes.why
+
+    live(main, plant)

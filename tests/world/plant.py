@@ -45,6 +45,16 @@ score = {{ tensor = "y" }}
 """
 
 
+class Floored(Unsigned):
+    """As `Unsigned`, with a security floor under each model."""
+
+    def __init__(self, floors: dict[str, int]) -> None:
+        self.floors = floors
+
+    def permits(self, name: str, release: int) -> bool:
+        return release >= self.floors.get(name, 0)
+
+
 class Plant:
     """What outlives a restart is kept here; `start` makes the rest anew."""
 
@@ -63,6 +73,7 @@ class Plant:
         self.degraded: list[tuple[str, str]] = []
         self.receipts: list[dict[str, Any]] = []
         self.revision = 0
+        self.floors: dict[str, int] = {}  # signed: no release below may be activated again
 
     # ---- the repository ----
 
@@ -130,7 +141,7 @@ class Plant:
             self.models,
             self.journal,
             self.fetcher,
-            Unsigned(),
+            Floored(self.floors),
             streams=self.streams,
             factory=self.factory,
             refused=lambda *told: self.refused.append(told),
