@@ -185,6 +185,26 @@ def test_a_candidate_that_has_not_been_loaded_leaves_nothing_to_roll_back(plant,
     live(main, plant)
 
 
+@pytest.mark.parametrize("phase", [Phase.PREFLIGHT, Phase.SHADOW, Phase.CANARY])
+def test_rollback_of_a_candidate_that_is_loaded_takes_it_out(plant, phase):
+    async def main(plant):
+        await plant.desire(m=1)
+        driver = plant.models.rows["m"].driver
+
+        async def held(_):
+            await asyncio.Event().wait()
+
+        driver._work = {**driver._work, phase: held}
+        await plant.desire(m=2)
+        assert plant.rollout().phase is phase
+        answer = await plant.command("rollback", model="m")
+        assert (answer["code"], answer["from"], answer["to"]) == (200, 2, 1)
+        assert (active(plant), plant.rollout().phase) == (1, Phase.STEADY)
+        assert plant.rollout().quarantined
+
+    live(main, plant)
+
+
 def test_a_model_that_is_being_retired_has_nothing_to_go_back_to(plant):
     async def main(plant):
         await plant.desire(m=1)
