@@ -12,7 +12,7 @@ from agent.adapters.files import FileStore
 from agent.adapters.folder import FolderFetcher, folder_of
 from agent.config import Mqtt
 from agent.core import catalog
-from agent.core.errors import RefusedError, UnavailableError, UnfitError
+from agent.core.errors import DamagedError, RefusedError, UnavailableError
 from agent.core.packages import CHUNK_BYTES
 from agent.repository.serving import ChunkServer
 from tests.world.broker import Broker
@@ -126,7 +126,7 @@ def test_wrong_bytes_of_the_right_length_are_found_when_adopting(kind, repo, tmp
         async with reached(kind, repo, tmp_path) as (fetcher, _):
             for file in FILES:
                 await fetch(fetcher, store, file)
-        with pytest.raises(UnfitError, match=r"model\.onnx"):
+        with pytest.raises(DamagedError, match=r"model\.onnx"):
             store.adopt(PACKAGE)
 
     asyncio.run(go())
