@@ -18,10 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from agent.core.errors import RefusedError
 from agent.core.manifest import Name, Seconds, first_complaint
-from agent.core.names import is_id
 
 ENV_PREFIX = "EDGE_AGENT__"
-FORMATS = ("json", "ndjson", "csv", "float32", "cbor", "msgpack", "sparkplug")
 
 
 class _Section(BaseModel):
@@ -290,8 +288,3 @@ def _value(text: str) -> Any:
         except json.JSONDecodeError:
             return text
     return text
-
-
-def is_device(text: str) -> bool:
-    """Whether `text` can be a device's id."""
-    return is_id(text)
