@@ -171,6 +171,7 @@ class Stream(_Section):
     source: Literal["mqtt", "file", "http"] = "mqtt"
     topic: str = ""
     path: str = ""  # of the file to tail
+    domains: tuple[str, ...] = ()  # operator sets models may use beside ONNX's and onnxruntime's
     key: str = ""  # "{3}": level of the topic (from 0), or the name of a field; empty: one sensor
     format: Literal["json", "ndjson", "csv", "float32", "cbor", "msgpack", "sparkplug"] = "json"
     time: str = ""

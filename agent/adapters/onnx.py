@@ -13,14 +13,14 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
 import psutil
 import structlog
 
-from agent.core.brief import blamed, brief
+from agent.core.brief import Brief, blamed, brief
 from agent.core.manifest import Manifest
 from agent.core.names import ModelRef
 from agent.ports import Answer, Array, GoldenResult, TensorSpec, WorkerLostError
@@ -38,7 +38,14 @@ HOLDS_GIL_BEFORE = (1, 31)  # older ones stop every thread while a session is bu
 class InlineEngine:
     """See `agent.ports.Engine`."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, *, domains: Collection[str] = (), run_s: float = 10.0, sealed: bool = True
+    ) -> None:
+        """`domains`: operator sets let pass besides the usual ones.  `run_s`: past that a golden
+        run is a hang.  `sealed`: a folder must hold what the digest of its ref was made from, and
+        nothing else.
+        """
+        self._domains, self._run_s, self._sealed = domains, run_s, sealed
         if tuple(int(part) for part in VERSION.split(".")[:2]) < HOLDS_GIL_BEFORE:
             log.warning("engine.stalls", onnxruntime=VERSION, why="a load stops scoring; use 1.31")
 
@@ -46,7 +53,8 @@ class InlineEngine:
         self, ref: ModelRef, folder: Path, manifest: Manifest, *, background: bool
     ) -> "InlineSession":
         """A session on the first wished provider that works; see the port for what it raises."""
-        return InlineSession(ref, folder, manifest, background=background)
+        told = brief(manifest, sealed=ref if self._sealed else None, domains=self._domains)
+        return InlineSession(ref, folder, manifest, told, self._run_s, background=background)
 
     def providers(self) -> Sequence[str]:
         """Providers of this build of onnxruntime, best first, by our names."""
@@ -65,12 +73,19 @@ class InlineSession:
     """See `agent.ports.Session`.  `submit` runs the batch; the answer is ready when it returns."""
 
     def __init__(
-        self, ref: ModelRef, folder: Path, manifest: Manifest, *, background: bool
+        self,
+        ref: ModelRef,
+        folder: Path,
+        manifest: Manifest,
+        told: Brief,
+        run_s: float,
+        *,
+        background: bool,
     ) -> None:
         """Raises UnfitError, MisfitError, UnavailableError."""
         self.ref = ref
         self.jobs_max = JOBS_MAX
-        self._folder, self._manifest = folder, manifest
+        self._folder, self._manifest, self._brief, self._run_s = folder, manifest, told, run_s
         self._turn = threading.Lock()  # golden samples may be run from another thread
         self._answers: deque[Answer] = deque()
         self._ours, self._signal = socket.socketpair()  # a pipe cannot be selected on everywhere
@@ -84,7 +99,7 @@ class InlineSession:
             raise
 
     def _load(self, *, background: bool) -> None:
-        wanted = brief(self._manifest)
+        wanted = self._brief
         started = time.perf_counter()
         try:
             if background and priority.may_return():
@@ -149,8 +164,24 @@ class InlineSession:
         """Run the golden samples and compare; raises WorkerLostError."""
         if self._lost:
             raise WorkerLostError(self._lost)
+        options = run_options()  # of its own: a hang here ends this run and nothing else
+
+        def end() -> None:
+            options.terminate = True
+
+        budget = self._run_s * (self._golden.runs + 1)
+        watchdog = threading.Timer(budget, end)
         with self._turn:
-            return GoldenResult(**self._golden.check(self._options))
+            watchdog.start()
+            try:
+                result = self._golden.check(options)
+            finally:
+                watchdog.cancel()
+                watchdog.join()
+        if options.terminate:
+            why = f"{self.ref}: the golden samples did not end within {budget:g} s"
+            return GoldenResult(ok=False, samples=result["samples"], why=why)
+        return GoldenResult(**result)
 
     def serve(self) -> None:
         """Back to the normal scheduling class, with every thread."""

@@ -98,7 +98,7 @@ def engine(config: Config) -> Engine:
     if config.engine.isolation == "inline":
         from agent.adapters.onnx import InlineEngine
 
-        return InlineEngine()
+        return InlineEngine(domains=config.engine.domains, run_s=config.engine.run_s_max)
     from agent.adapters.processes import Limits, ProcessEngine
 
     return ProcessEngine(Limits.of(config.engine))

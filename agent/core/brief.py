@@ -9,11 +9,14 @@ back as a blame and a sentence.  Both engines use the same brief.
     outputs    the outputs that are fetched: score, label, state
     providers, require, threads    from `[runtime]`
     golden     {file, rtol, atol}, or None
+    name, digest   what its files must add up to, all of them; digest None: they are an author's
+    domains    operator sets that pass beside those of `agent.core.onnx_gate`
 """
 
+from collections.abc import Collection
 from typing import Any
 
-from agent.core.errors import MisfitError, UnavailableError, UnfitError
+from agent.core.errors import DamagedError, MisfitError, UnavailableError, UnfitError
 from agent.core.manifest import Manifest
 from agent.core.names import ModelRef
 
@@ -21,8 +24,17 @@ MODEL_FILE = "model.onnx"
 Brief = dict[str, Any]
 
 
-def brief(manifest: Manifest, *, golden: bool = True) -> Brief:
-    """The brief of `manifest`; without `golden` the samples need not be there (`model build`)."""
+def brief(
+    manifest: Manifest,
+    *,
+    golden: bool = True,
+    sealed: ModelRef | None = None,
+    domains: Collection[str] = (),
+) -> Brief:
+    """The brief of `manifest`; without `golden` the samples need not be there (`model build`).
+
+    `sealed` is the version that the files must be, byte by byte.
+    """
     named = [manifest.output.score.tensor]
     if manifest.output.label is not None:
         named.append(manifest.output.label.tensor)
@@ -40,6 +52,9 @@ def brief(manifest: Manifest, *, golden: bool = True) -> Brief:
         "require": manifest.runtime.require,
         "threads": manifest.runtime.threads,
         "golden": samples if golden else None,
+        "name": manifest.name if sealed is None else sealed.name,
+        "digest": None if sealed is None else sealed.digest,
+        "domains": sorted(domains),
     }
 
 
@@ -69,5 +84,9 @@ def _shapes(window: int | None, features: int) -> list[list[int | None]]:
 
 def blamed(ref: ModelRef | str, blame: str, why: str) -> Exception:
     """The error that a worker's refusal stands for; `ref` is named in its sentence."""
-    kinds: dict[str, type[Exception]] = {"unfit": UnfitError, "misfit": MisfitError}
+    kinds: dict[str, type[Exception]] = {
+        "unfit": UnfitError,
+        "misfit": MisfitError,
+        "damaged": DamagedError,
+    }
     return kinds.get(blame, UnavailableError)(f"{ref}: {why}")

@@ -1,7 +1,8 @@
 """The jailed child that holds one model version.
 
-It imports the standard library, numpy and onnxruntime, and nothing of the agent but this package;
-it has no network, no secrets and no way to write.  `isolation = "inline"` uses the same files in
+It imports the standard library, numpy and onnxruntime, and nothing of the agent but this package
+and the pure files of `agent.core` that its gate needs; it has no network, no secrets and no way to
+write.  `isolation = "inline"` uses the same files in
 process.
 
     __main__    the child: hello, the control thread, the loop that scores
@@ -9,7 +10,8 @@ process.
     arena       the shared memory itself
     control     how everything else is asked: JSON, one answer per question
     loaded      one model in one onnxruntime session
-    admission   what is refused before onnxruntime sees it, and what it has to be like after
+    gate        what is refused before onnxruntime sees it
+    admission   what the loaded graph has to be like
     providers   short names of execution providers, and how each is asked for
     refusals    why a model is not loaded, and who is to blame, in a sentence
     golden      whether the outputs a version was published with are reproduced

@@ -1,17 +1,13 @@
-"""What is refused before onnxruntime sees it, and what the loaded graph has to be like.
+"""What the loaded graph has to be like: its inputs and outputs against the manifest's.
 
 The wanted tensors come as the plain values of `agent.core.brief`; nothing here reads a manifest.
 """
 
-import os
-import stat
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from agent.worker.refusals import unfit
 
-ORT_MARKER = b"ORTM"  # at offset 4 of onnxruntime's own format
 _NUMPY = {
     "float": "float32",
     "double": "float64",
@@ -19,36 +15,6 @@ _NUMPY = {
     **{name: name for name in ("float16", "int8", "int16", "int32", "int64")},
     **{name: name for name in ("uint8", "uint16", "uint32", "uint64", "bool")},
 }
-
-
-def check_files(folder: Path, model: str) -> Path:
-    """The model's path, if everything in `folder` is a plain file with one name.
-
-    A link of either kind would make onnxruntime read, and an attacker see, another file's bytes.
-
-    Raises:
-        RefusalError: it is not, or the model is in onnxruntime's own format.
-        OSError: the folder cannot be read.
-    """
-    with os.scandir(folder) as found:
-        entries = list(found)
-    for entry in entries:
-        status = entry.stat(follow_symlinks=False)
-        if stat.S_ISLNK(status.st_mode):
-            raise unfit(f"{entry.name} is a symbolic link; a package has plain files only")
-        if not stat.S_ISREG(status.st_mode):
-            raise unfit(f"{entry.name} is no plain file; a package is one flat folder of files")
-        if status.st_nlink > 1:
-            raise unfit(f"{entry.name} is a hard link to a file elsewhere; copy it instead")
-    path = folder / model
-    if not path.is_file():
-        raise unfit(f"the package has no {model}")
-    with path.open("rb") as file:
-        if file.read(8)[4:] == ORT_MARKER:
-            raise unfit(
-                f"{model} is in onnxruntime's own format; publish the .onnx it was made from"
-            )
-    return path
 
 
 def numpy_name(kind: str) -> str | None:

@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from agent.worker import admission, providers
+from agent.worker import admission, gate, providers
 from agent.worker.refusals import RefusalError, misfit, of_load
 
 Array = NDArray[Any]
@@ -47,7 +47,7 @@ class Loaded:
         os.environ.pop(READ_CONFIG, None)
         ort.set_default_logger_severity(FATAL_ONLY)
         try:
-            path = admission.check_files(folder, brief["model"])
+            path = gate.check(folder, brief)
         except OSError as error:
             raise RefusalError("unavailable", f"cannot read {folder}: {error.strerror}") from error
         self._session, self.provider, self.fallback = _first_that_works(path, brief)

@@ -7,12 +7,12 @@ recognised here is passed on shortened.
 import re
 from typing import Literal
 
-Blame = Literal["unfit", "misfit", "unavailable"]  # as the errors in agent.core.errors
+Blame = Literal["unfit", "misfit", "damaged", "unavailable"]  # as the errors in agent.core.errors
 WHY_CHARS_MAX = 400
 
 
 class RefusalError(Exception):
-    """This model does not run here.  `blame` says whether bytes, device or weather are at fault."""
+    """This model does not run here.  `blame` says who is at fault: bytes, device or weather."""
 
     def __init__(self, blame: Blame, why: str) -> None:
         super().__init__(why)

@@ -64,8 +64,8 @@ def overlapped(session: Session, x: np.ndarray) -> Callable[[], object]:
 def test_what_the_hop_into_a_worker_costs(tmp_path: Path) -> None:
     folder = zoo.mlp(tmp_path / "m")
     manifest = parse((folder / "model.toml").read_bytes())
-    inline = InlineEngine().load(REF, folder, manifest, background=False)
-    process = ProcessEngine().load(REF, folder, manifest, background=False)
+    inline = InlineEngine(sealed=False).load(REF, folder, manifest, background=False)
+    process = ProcessEngine(sealed=False).load(REF, folder, manifest, background=False)
     assert inline._loaded is not None
     bare = inline._loaded
     print(f"{'batch':>6} {'bare':>8} {'inline':>8} {'process':>8} {'hop':>8}   µs, median")
@@ -86,14 +86,14 @@ def test_what_the_hop_into_a_worker_costs(tmp_path: Path) -> None:
         print(f"{rows:>6} {a:>8.1f} {b:>8.1f} {c:>8.1f} {hop:>8.1f}")
     print("\noverlapped, µs per batch:")
     for rows in BATCHES:
-        fresh = ProcessEngine().load(REF, folder, manifest, background=False)
+        fresh = ProcessEngine(sealed=False).load(REF, folder, manifest, background=False)
         x = zoo.rows(8, count=rows)
         print(f"{rows:>6} {timed(overlapped(fresh, x)):>8.1f}")
         fresh.close()
     starts = []
     for _ in range(10):
         started = time.perf_counter()
-        session = ProcessEngine().load(REF, folder, manifest, background=False)
+        session = ProcessEngine(sealed=False).load(REF, folder, manifest, background=False)
         starts.append((time.perf_counter() - started) * 1e3)
         session.close()
     print(

@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from agent.adapters.files.durable import sha256_of
 from agent.adapters.onnx import InlineEngine
 from agent.adapters.processes import Limits, ProcessEngine
-from agent.core.errors import MisfitError, UnfitError
+from agent.core.errors import DamagedError, MisfitError, UnfitError
 from agent.core.manifest import parse
 from agent.core.names import Digest, ModelRef
+from agent.core.packages import FileEntry, digest_of
 from agent.ports import Answer, Engine, Session, WorkerLostError
 from tests.world import wild, zoo
 from tests.world.pack import reference
@@ -22,7 +24,11 @@ Load = Callable[..., Session]
 
 @pytest.fixture(params=["process", "inline"])
 def engine(request: pytest.FixtureRequest) -> Engine:
-    return ProcessEngine(Limits()) if request.param == "process" else InlineEngine()
+    return (
+        ProcessEngine(Limits(), sealed=False)
+        if request.param == "process"
+        else InlineEngine(sealed=False)
+    )
 
 
 @pytest.fixture
@@ -221,6 +227,46 @@ def test_what_cannot_run_is_refused_with_the_right_blame_and_a_sentence(
         load(make(tmp_path / "m", **members))
     assert "\n" not in str(caught.value)
     assert "onnxruntime_src" not in str(caught.value)
+
+
+SEALED = {"process": lambda: ProcessEngine(Limits()), "inline": InlineEngine}
+
+
+@pytest.mark.parametrize("kind", SEALED)
+def test_what_is_not_what_was_signed_is_not_loaded_and_nobody_is_blamed(
+    kind: str, tmp_path: Path
+) -> None:
+    """[jail-1.1]"""
+    folder = zoo.mlp(tmp_path / "m")
+    manifest = parse((folder / "model.toml").read_bytes())
+    files = [FileEntry(p.name, p.stat().st_size, sha256_of(p)) for p in folder.iterdir()]
+    ref = ModelRef("pump", 3, digest_of("pump", files))
+    engine = SEALED[kind]()
+    session = engine.load(ref, folder, manifest, background=False)
+    assert session.golden().ok
+
+    def refused(load: Callable[[], object]) -> None:
+        with pytest.raises(DamagedError, match=r"pump:3: what lies in the store .* not what was"):
+            load()
+
+    try:
+        (folder / "more.bin").write_bytes(b"x")
+        refused(lambda: engine.load(ref, folder, manifest, background=True))
+        (folder / "more.bin").unlink()
+        body = (folder / "model.onnx").read_bytes()
+        for path, change in (
+            ("model.onnx", body[:-1] + bytes([body[-1] ^ 1])),
+            ("golden.npz", b""),
+        ):
+            whole = (folder / path).read_bytes()
+            (folder / path).write_bytes(change)  # after it was verified, before it is loaded
+            refused(lambda: engine.load(ref, folder, manifest, background=True))
+            refused(session.revive)
+            (folder / path).write_bytes(whole)
+        session.revive()
+        assert session.golden().ok
+    finally:
+        session.close()
 
 
 def test_a_provider_that_is_not_here_falls_back_and_says_so(load: Load, tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def load() -> Iterator[Load]:
     sessions: list[Session] = []
 
     def do(folder: Path, *, background: bool = False, **limits: float) -> Session:
-        engine = ProcessEngine(Limits(**limits))  # type: ignore[arg-type]
+        engine = ProcessEngine(Limits(**limits), sealed=False)  # type: ignore[arg-type]
         manifest = parse((folder / "model.toml").read_bytes())
         sessions.append(engine.load(REF, folder, manifest, background=background))
         return sessions[-1]
@@ -230,7 +230,8 @@ from agent.core.manifest import parse
 from agent.core.names import ModelRef
 folder = Path(sys.argv[1])
 manifest = parse((folder / "model.toml").read_bytes())
-session = ProcessEngine().load(ModelRef("pump", 1, "sha256:0"), folder, manifest, background=False)
+engine, ref = ProcessEngine(sealed=False), ModelRef("pump", 1, "sha256:0")
+session = engine.load(ref, folder, manifest, background=False)
 session.submit(1, [np.full((1, 1), 1000, np.float32)])
 time.sleep(0.2)
 print(session.pid(), flush=True)

@@ -22,7 +22,9 @@ REF = ModelRef("pump", 3, Digest(f"sha256:{'0' * 64}"))
 def test_a_worker_that_dials_scores_dies_and_comes_back(tmp_path: Path) -> None:
     folder = zoo.running_sum(tmp_path / "m")
     manifest = parse((folder / "model.toml").read_bytes())
-    session = ProcessEngine(Limits(), dial=True).load(REF, folder, manifest, background=True)
+    session = ProcessEngine(Limits(), dial=True, sealed=False).load(
+        REF, folder, manifest, background=True
+    )
     try:
         for _ in range(2):
             assert session.golden().ok

@@ -32,7 +32,7 @@ def test_a_background_load_gives_the_calling_thread_its_class_back(tmp_path: Pat
     folder = zoo.mlp(tmp_path / "m", runtime={"threads": 3})
     manifest = parse((folder / "model.toml").read_bytes())
     before = priority.threads()
-    session = InlineEngine().load(REF, folder, manifest, background=True)
+    session = InlineEngine(sealed=False).load(REF, folder, manifest, background=True)
     try:
         eventually(lambda: len(priority.threads() - before) == 2)  # the loading one has ended
         pool = priority.threads() - before
@@ -51,7 +51,7 @@ def test_versions_give_their_memory_back(tmp_path: Path) -> None:
     ctypes.CDLL(None).malloc_trim(0)  # of what making the model has left
     before = psutil.Process().memory_info().rss
     for _ in range(2):
-        session = InlineEngine().load(REF, folder, manifest, background=False)
+        session = InlineEngine(sealed=False).load(REF, folder, manifest, background=False)
         assert session.golden().ok
         assert session.rss_bytes() - before > 20 * 2**20
         session.close()
@@ -61,7 +61,7 @@ def test_versions_give_their_memory_back(tmp_path: Path) -> None:
 def test_a_hang_inside_onnxruntime_ends_when_it_is_told_to(tmp_path: Path) -> None:
     folder = wild.hang_above(tmp_path / "m")
     manifest = parse((folder / "model.toml").read_bytes())
-    session = InlineEngine().load(REF, folder, manifest, background=False)
+    session = InlineEngine(sealed=False).load(REF, folder, manifest, background=False)
     killer = threading.Timer(0.3, session.kill)
     killer.start()
     with pytest.raises(WorkerLostError):

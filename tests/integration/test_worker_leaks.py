@@ -44,7 +44,9 @@ def cycle(engine: Engine, folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "engine", [ProcessEngine(Limits()), InlineEngine()], ids=["process", "inline"]
+    "engine",
+    [ProcessEngine(Limits(), sealed=False), InlineEngine(sealed=False)],
+    ids=["process", "inline"],
 )
 def test_two_hundred_versions_leave_nothing_behind(engine: Engine, tmp_path: Path) -> None:
     folder = zoo.mlp(tmp_path / "m")
@@ -58,7 +60,7 @@ def test_two_hundred_versions_leave_nothing_behind(engine: Engine, tmp_path: Pat
 
 
 def test_a_killed_worker_leaves_nothing_behind(tmp_path: Path) -> None:
-    engine, folder = ProcessEngine(Limits()), zoo.mlp(tmp_path / "m")
+    engine, folder = ProcessEngine(Limits(), sealed=False), zoo.mlp(tmp_path / "m")
     cycle(engine, folder)
     before = held()
     manifest = parse((folder / "model.toml").read_bytes())
@@ -74,7 +76,7 @@ def test_a_killed_worker_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 def test_a_refused_version_leaves_nothing_behind(tmp_path: Path) -> None:
-    engine, folder = ProcessEngine(Limits()), zoo.mlp(tmp_path / "m")
+    engine, folder = ProcessEngine(Limits(), sealed=False), zoo.mlp(tmp_path / "m")
     cycle(engine, folder)
     before = held()
     (folder / "golden.npz").unlink()

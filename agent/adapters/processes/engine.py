@@ -19,9 +19,16 @@ PROBE_ARENA_BYTES = 1 << 16
 class ProcessEngine:
     """See `agent.ports.Engine`.  onnxruntime is never imported into this process."""
 
-    def __init__(self, limits: Limits | None = None, *, dial: bool = DIALS) -> None:
-        """`dial`: workers connect over the loopback, as on Windows."""
+    def __init__(
+        self, limits: Limits | None = None, *, dial: bool = DIALS, sealed: bool = True
+    ) -> None:
+        """`dial`: workers connect over the loopback, as on Windows.
+
+        `sealed`: a folder must hold what the digest of its ref was made from, and nothing else;
+        without, it may be one that its author still works in.
+        """
         self._dial = dial
+        self._sealed = sealed
         self._limits = limits or Limits()
         self._lock = threading.Lock()
         self._hello: Mapping[str, Any] | None = None
@@ -34,7 +41,7 @@ class ProcessEngine:
             ref,
             folder,
             manifest,
-            brief(manifest),
+            brief(manifest, sealed=ref if self._sealed else None, domains=self._limits.domains),
             self._limits,
             background=background,
             dial=self._dial,

@@ -23,8 +23,9 @@ class Limits:
     run_s: float = 10.0
     memory_bytes: int = field(default_factory=half_the_memory)
     arena_bytes: int = 512 * 2**20  # tensors of one worker in shared memory
+    domains: tuple[str, ...] = ()  # operator sets that are let pass besides the usual ones
 
     @classmethod
     def of(cls, engine: Engine) -> "Limits":
         """As the user set them."""
-        return cls(engine.start_s_max, engine.load_s_max, engine.run_s_max)
+        return cls(engine.start_s_max, engine.load_s_max, engine.run_s_max, domains=engine.domains)
