@@ -4,7 +4,7 @@ Adapters translate whatever their library raises into the errors of `core.errors
 else out.  Each port has one contract suite in tests/contract, run over every implementation.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -249,6 +249,12 @@ class Store(Protocol):
 
     def partial(self, package: Package, file: FileEntry) -> Partial: ...
 
+    def fetched(self, package: Package, file: FileEntry) -> bytes | None:
+        """The bytes of one small file of a package that is being fetched; None if it has not come
+        whole, or is not what was signed.
+        """
+        ...
+
     def adopt(self, package: Package) -> Path:
         """Check every file's size and SHA-256 and make the version appear, durably, at once.
 
@@ -309,6 +315,17 @@ class Vault(Protocol):
         ...
 
 
+class Signer(Protocol):
+    """The device's own key: by it others know what this device has said."""
+
+    keyid: str
+    scheme: str  # as TUF names them: ed25519, ecdsa-sha2-nistp256
+
+    def sign(self, body: bytes) -> str:
+        """The signature of `body`, in hexadecimal; takes no longer than a signature takes."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """One message waiting to go out: a batch of score rows, or an event."""
@@ -320,6 +337,23 @@ class Record:
     stream: str = ""
     model: str = ""
     first_seq: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Score rows that had to be given up: exactly `rows` of those numbered first to last.
+
+    `reason` is `full` (no room), `expired` (too old) or `refused` (the broker will never take
+    them).  Events that were given up have no stream, and are counted in `rows`.
+    """
+
+    id: int  # stays the same when a gap is told twice
+    stream: str
+    model: str
+    reason: str
+    first_seq: int
+    last_seq: int
+    rows: int
 
 
 @dataclass(slots=True)
@@ -357,16 +391,85 @@ class Outbox(Protocol):
         ...
 
     async def batch(self, after: int, records_max: int) -> Sequence[tuple[int, Record]]:
-        """The oldest durable records with ids above `after`; waits until there is at least one."""
+        """The next durable records to send, lowest priority number first and in order within one,
+        with ids above `after`; what was accepted is not among them.  Waits until there is at least
+        one; gives none, at once, while there are gaps to be told first.
+        """
         ...
 
     def accept(self, ids: Sequence[int]) -> None:
         """The far side has these: forget them."""
         ...
 
-    def depth(self) -> Mapping[str, int]:
-        """records, bytes, gaps (rows that had to be given up for want of room)."""
+    def bury(self, record_id: int, why: str) -> None:
+        """The far side will never take this one: keep it apart, and tell its rows as a gap."""
         ...
+
+    def gaps(self) -> Sequence[Gap]:
+        """What was given up and not yet told, oldest first; some of it, if it is much."""
+        ...
+
+    def told(self, gaps: Sequence[Gap]) -> None:
+        """The far side knows of these."""
+        ...
+
+    def tidy(self) -> None:
+        """Housekeeping, about once a second: give up what is too old.  Never waits."""
+        ...
+
+    def depth(self) -> Mapping[str, int]:
+        """records, bytes, gaps (rows that were given up), dead_letters (records refused)."""
+        ...
+
+
+# ---- what was scored, for a while ---------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """One batch as it was scored: what it takes to score it again.
+
+    seq     number of its first score row
+    rows    score rows it gave
+    release of the version that scored it
+    keys    the sensor of each row
+    times   float64 [w], event time
+    values  [w, F] or [w, L, F], float32 or float64: what the assembler takes.  Not to be changed
+            after it was given away.
+    """
+
+    seq: int
+    rows: int
+    release: int
+    keys: Sequence[str]
+    times: Array
+    values: Array
+
+
+class Ring(Protocol):
+    """The last batches of each stream and model, on disk, in bounded room."""
+
+    def append(self, stream: str, model: str, scored: Scored) -> None:
+        """Keep it.  Never waits for the disk and never raises; what cannot be kept is counted."""
+        ...
+
+    def read(self, stream: str, model: str, seq: int) -> Iterator[Scored]:
+        """Oldest first, all kept with rows at or after `seq`; everything appended before the call.
+
+        Not on the lane's thread.
+        """
+        ...
+
+    def forget(self, stream: str, model: str, below: int) -> None:
+        """Rows below this number are wanted no more."""
+        ...
+
+    def dropped(self, stream: str, model: str) -> int:
+        """Rows given up: no room, damage, or a disk too slow."""
+        ...
+
+    def bytes(self) -> int: ...
+    def close(self) -> None: ...
 
 
 # ---- the link -----------------------------------------------------------------------------------
@@ -417,6 +520,45 @@ class Link(Protocol):
 
     async def run(self) -> None:
         """Keep the link up until cancelled; then say goodbye in order."""
+        ...
+
+
+class Login(Protocol):
+    """How a broker is told who we are, where that differs from connect to connect.
+
+    Asked at each connect, in a thread that may wait.  Both raise UnavailableError.
+    """
+
+    def password(self) -> str: ...
+    def authorities(self) -> str:
+        """PEM of those whose word is taken for the broker's certificate; empty: the system's."""
+        ...
+
+
+# ---- the machine --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What this process and its workers may use, and what of it is free now, in bytes.
+
+    The tightest of all bounds that are known; None where none is.  `source` says who sets it.
+    """
+
+    limit_bytes: int | None
+    free_bytes: int | None
+    source: str
+
+
+class Machine(Protocol):
+    """What a version is held against before it is let in."""
+
+    def memory(self) -> Memory:
+        """As of now; never raises.  It reads a few small files: not for the lane's thread."""
+        ...
+
+    def architecture(self) -> str:
+        """`x86_64`, `aarch64`, …"""
         ...
 
 
