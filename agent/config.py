@@ -92,6 +92,8 @@ class Repository(_Section):
     root_file: str = ""
     trust: Literal["tuf", "none"] = "tuf"  # none: unsigned packages are installed, and shown
     ca_file: str = ""  # of an https repository, where the system does not know its CA
+    refresh: Annotated[Seconds, Field(ge=60)] = 86400.0  # how often its signatures are asked for
+    expiry_grace: Seconds = 0.0  # how long past their end signatures still let something in
 
     @field_validator("url")
     @classmethod

@@ -24,6 +24,7 @@ from agent.core.topics import Topics
 from agent.ports import Engine, Fetcher
 from agent.runtime.commands import Commands
 from agent.runtime.events import Events
+from agent.runtime.freshness import Freshness
 from agent.runtime.healing import Healer
 from agent.runtime.lane import Lane
 from agent.runtime.models import Models, World
@@ -158,6 +159,16 @@ class Body:
         )
         wishes.refusals.update(self.left_out)
         prover = Prover(models, self.clock, config.engine.golden_s)
+        freshness = Freshness(
+            models,
+            self.fetcher,
+            self.resolver,
+            self.clock,
+            every_s=config.repository.refresh,
+            tell=events.tell,
+            renewed=wishes.renew,  # what was refused for its age may be taken now
+            random=dice,
+        )
         self.lane.reads = False  # not before it is known which models there are to read for
         self.lane.start()
         try:
@@ -178,6 +189,7 @@ class Body:
                 clock=self.clock,
                 interval_s=config.report.interval,
                 trust=self.trust,
+                doubts=freshness.doubts,
                 news=news,
             )
             commands = Commands(
@@ -204,6 +216,8 @@ class Body:
             works = (self.link, reporter, wishes, uplink, watchman, prover)
             running = [tasks.create_task(work.run()) for work in works]
             running.append(tasks.create_task(router.run(tasks)))
+            if config.repository.trust == "tuf":
+                running.append(tasks.create_task(freshness.run()))
             logger.info("running", device=config.device.id, http=config.http.bind)
             await asyncio.gather(*running)
         finally:

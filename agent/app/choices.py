@@ -144,6 +144,7 @@ def resolver(config: Config, journal: Journal, vault: Vault, clock: Clock) -> tu
             built_at=agent.__built__,
             device=config.device.id,
             groups=config.device.groups,
+            grace_s=config.repository.expiry_grace,
         )
     except RefusedError as error:
         raise RefusedError(f"{error}; see repository.root_file, {path}", error.code) from error

@@ -121,7 +121,7 @@ def _figure(value: object) -> str:
 def _why(device: Device, model: Mapping[str, Any]) -> str:
     reasons = device.report.get("reasons")
     said = [device.trouble, device.report.get("why"), model.get("why")]
-    if device.report.get("ready") is False and isinstance(reasons, list):
+    if isinstance(reasons, list):  # of one that is ready they are doubts
         said += reasons
     texts = [str(text) for text in said if text]
     return "; ".join(dict.fromkeys(texts))

@@ -5,7 +5,7 @@ Counts change with every reading and are no news; what a person would act on is.
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -52,6 +52,7 @@ class Reporter:
         interval_s: float,
         trust: str,
         news: asyncio.Event,
+        doubts: Callable[[], Sequence[str]] = lambda: (),
     ) -> None:
         self.report = HealthReport(device)
         self._device = device
@@ -68,6 +69,7 @@ class Reporter:
         self._clock = clock
         self._interval_s = interval_s
         self._trust = trust
+        self._doubts = doubts  # for a person to see to, although it is ready
         self._changed = news  # set by whoever has something new
         self._started = clock.wall()
         self._began = clock.monotonic()
@@ -132,7 +134,7 @@ class Reporter:
             why=self._wishes.why,
             live=live,
             ready=live and not reasons,
-            reasons=tuple(reasons),
+            reasons=(*reasons, *self._doubts()),
             version=__version__,
             started=_iso(self._started),
             uptime_s=now - self._began,

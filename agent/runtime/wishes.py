@@ -7,7 +7,7 @@ network knows what it was told.  A document that cannot be taken changes nothing
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Protocol
 
@@ -37,6 +37,14 @@ class Resolver(Protocol):
 
     def permits(self, name: str, release: int) -> bool:
         """Whether a release that is on this device already may be activated again."""
+        ...
+
+    def refresh(self, metadata: Mapping[str, bytes], names: Sequence[str]) -> None:
+        """Learn keys, floors and the time, of the models `names` too.  Raises RefusedError."""
+        ...
+
+    def doubts(self, running: Mapping[str, int]) -> Sequence[str]:
+        """What should be seen to, in sentences; `running` is model -> active release."""
         ...
 
 
@@ -199,7 +207,9 @@ class Wishes:
         bundle: Mapping[str, bytes] = whole.metadata or {}
         if whole.metadata is not None:
             try:
-                package = self._resolver.resolve(bundle, name, wish.release)
+                package = await asyncio.to_thread(
+                    self._resolver.resolve, bundle, name, wish.release
+                )
             except RefusedError as error:
                 if error.code != 404:  # 404: the document came with older metadata
                     raise
@@ -208,7 +218,7 @@ class Wishes:
                 await self._keep(package)
                 return package
         bundle = await self._fetcher.metadata()
-        package = self._resolver.resolve(bundle, name, wish.release)
+        package = await asyncio.to_thread(self._resolver.resolve, bundle, name, wish.release)
         await self._keep(package)
         return package
 

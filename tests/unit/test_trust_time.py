@@ -34,13 +34,19 @@ def device(repo: TufRepository) -> Device:
 
 
 @pytest.mark.parametrize(
-    "clock", [0.0, -1e9, NOW - 10 * YEAR, NOW - 1, float("nan"), float("-inf")]
+    "clock", [0.0, -1e9, NOW - 10 * YEAR, NOW - 301, float("nan"), float("-inf")]
 )
 def test_t12_a_clock_behind_the_floor_is_not_believed(device, clock):
     """[trust-6.1]"""
     now, why = trusted_now(device.state, clock, built_at=NOW - 30 * DAY)
     assert now == NOW
     assert why.startswith("clock_untrusted")
+
+
+@pytest.mark.parametrize("clock", [NOW - 1, NOW - 300])
+def test_t12_a_clock_a_little_behind_the_publishers_is_passed_over_in_silence(device, clock):
+    """[trust-6.1]"""
+    assert trusted_now(device.state, clock, built_at=0.0) == (NOW, "")
 
 
 @pytest.mark.parametrize("clock", [NOW + 10 * YEAR, NOW + 2 * YEAR + 1, 1e300, float("inf")])

@@ -72,12 +72,13 @@ class Site:
         streams=None,
         models=(),
         repository="file",
+        trust="tuf",
         hears=("scores/+", "events", "reported"),
         **settings,
     ):
         self.broker, self.folder = broker, Path(folder)
         self._hears = hears
-        self.repository = repository
+        self.repository, self.trust = repository, trust
         self.http = f"127.0.0.1:{free_port()}"
         self.streams = streams or [{"name": "s", "topic": "plant/+", "key": "{1}", "time": "ts"}]
         self.models = list(models)
@@ -120,7 +121,11 @@ class Site:
             "device": {"id": DEVICE, "groups": ["line"]},
             "mqtt": {"url": self.broker.url, "reconnect_s_max": 1.0},
             "store": {"dir": str(self.folder / "store")},
-            "repository": {"url": url, "root_file": str(self._repo.folder / "root.json")},
+            "repository": {
+                "url": url,
+                "root_file": str(self._repo.folder / "root.json"),
+                "trust": self.trust,
+            },
             "http": {"bind": self.http},
             "report": {"interval": "1s", "receipt": "0.2s"},
             "engine": {},

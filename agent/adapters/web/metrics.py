@@ -55,6 +55,7 @@ def _agent(report: HealthReport) -> Iterator[Metric]:
         "onnxruntime": report.onnxruntime,
         "providers": ",".join(report.providers),
         "jail": report.jail,
+        "trust": report.trust,
     }
     yield InfoMetricFamily("edge_agent", "What runs here.", value=about)
     yield _gauge("live", "Whether the agent's loop turns.", [((), report.live)])

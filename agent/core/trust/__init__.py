@@ -14,7 +14,7 @@ from agent.core.trust.chain import anchored, begin, expires
 from agent.core.trust.decide import Accepted, refresh, resolve
 from agent.core.trust.gate import BUNDLE_BYTES_MAX, ROOTS_MAX
 from agent.core.trust.refusal import Kind, UntrustedError
-from agent.core.trust.state import TrustState, permits, trusted_now
+from agent.core.trust.state import TrustState, latest, permits, trusted_now
 
 __all__ = [
     "BUNDLE_BYTES_MAX",
@@ -26,6 +26,7 @@ __all__ = [
     "anchored",
     "begin",
     "expires",
+    "latest",
     "permits",
     "refresh",
     "resolve",

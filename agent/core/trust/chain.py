@@ -7,8 +7,9 @@ TrustedMetadataSet is private to python-tuf: tests/unit/test_trust_library.py pi
 """
 
 import hashlib
+import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -97,10 +98,16 @@ def anchored(state: TrustState, root_file: bytes) -> TrustState:
     return replace(state, roles=fresh.roles, anchor=fresh.anchor)
 
 
-def expires(state: TrustState) -> float:
-    """When the first of the stored roles expires, in seconds since 1970-01-01 UTC."""
-    roles: list[Signed] = [Metadata.from_bytes(raw).signed for raw in state.roles.values()]
-    return min(role.expires.timestamp() for role in roles)
+def expires(state: TrustState, families: Collection[str] = ()) -> float:
+    """When the first of the stored top-level roles and of `families` expires.
+
+    In seconds since 1970-01-01 UTC; infinity where nothing but the root file is known yet.
+    """
+    if "timestamp" not in state.roles:
+        return math.inf
+    roles = state.roles.keys() & (TOP_LEVEL_ROLE_NAMES | set(families))
+    signed: list[Signed] = [Metadata.from_bytes(state.roles[role]).signed for role in roles]
+    return min(role.expires.timestamp() for role in signed)
 
 
 def climb(

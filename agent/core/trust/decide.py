@@ -36,13 +36,39 @@ class Accepted:
     expires: float
 
 
-def refresh(state: TrustState, bundle: Mapping[str, bytes], *, now: float) -> TrustState:
-    """What is known after `bundle`, without asking for a model: the state to store.
+def refresh(
+    state: TrustState,
+    bundle: Mapping[str, bytes],
+    *,
+    now: float,
+    families: Collection[str] = (),
+    grace_s: float = 0.0,
+) -> TrustState:
+    """What is known after `bundle`, without asking for a release: the state to store.
+
+    Of each of `families` the signatures and the security floor are renewed too; one that the
+    repository no longer has is passed over.
 
     Raises:
         UntrustedError: as `resolve`.
     """
-    return climb(state, bundle, None, now=now).state
+    state = climb(state, bundle, None, now=now - grace_s).state
+    refusal: UntrustedError | None = None
+    for name in families:  # one that is refused keeps no other from being renewed
+        try:
+            found = climb(state, bundle, name, now=now - grace_s)
+            assert found.family is not None
+            state = found.state
+            newest = max(_releases(name, found.family), default=0)
+            state = _with_min_release(state, name, found.family, newest)
+        except UntrustedError as error:
+            state = error.state or state
+            if error.kind is not Kind.UNKNOWN:
+                refusal = refusal or error
+    if refusal is not None:
+        refusal.state = state
+        raise refusal
+    return state
 
 
 def resolve(

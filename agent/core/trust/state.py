@@ -7,8 +7,8 @@ not write.  It decides nothing; see `decide`.
 import hashlib
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agent.core.names import is_digest, is_id
@@ -17,6 +17,7 @@ from agent.core.trust.refusal import Kind, UntrustedError
 SCHEMA = 1
 RELEASE_MAX = 2**53 - 1  # what every JSON reader holds exactly
 CLOCK_AHEAD_MAX_S = 2 * 365 * 86400.0  # a clock further past the floor than this is not believed
+CLOCK_BEHIND_S = 300.0  # two good clocks may differ by that: the floor is used, nobody is told
 _MAGIC = b"edge-agent trust 1 "
 
 
@@ -32,6 +33,7 @@ class TrustState:
     time_floor      seconds since 1970-01-01 UTC; it is later than this, someone signed for it
     overrides_used  paths of the signed overrides that have done their work
     anchor          SHA-256 of the root file all this grew from
+    serial          how often it has been stored: of two copies, the one that knows more
     """
 
     roles: Mapping[str, bytes]
@@ -41,6 +43,7 @@ class TrustState:
     time_floor: float = 0.0
     overrides_used: frozenset[str] = frozenset()
     anchor: str = ""
+    serial: int = 0
 
     def to_bytes(self) -> bytes:
         """The state as it is stored, with a checksum; `from_bytes` is its inverse."""
@@ -54,12 +57,17 @@ class TrustState:
                 "time_floor": self.time_floor,
                 "overrides_used": sorted(self.overrides_used),
                 "anchor": self.anchor,
+                "serial": self.serial,
             },
             ensure_ascii=False,
             sort_keys=True,
             separators=(",", ":"),
         ).encode()
         return _MAGIC + hashlib.sha256(body).hexdigest().encode() + b"\n" + body
+
+    def stored_again(self) -> "TrustState":
+        """The same, as it is to be stored now."""
+        return replace(self, serial=self.serial + 1)
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> "TrustState":
@@ -82,6 +90,7 @@ class TrustState:
                 time_floor=float(document["time_floor"]),
                 overrides_used=frozenset(map(str, document["overrides_used"])),
                 anchor=str(document["anchor"]),
+                serial=int(document.get("serial", 0)),
             )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise _corrupt(f"it cannot be read ({error})") from error
@@ -92,6 +101,27 @@ class TrustState:
         return state
 
 
+def latest(copies: Iterable[bytes | None]) -> TrustState | None:
+    """What this device knew, out of the copies it keeps: of the whole ones, the one stored last.
+
+    None is a copy that was never made; if all are, so is the answer.
+
+    Raises:
+        UntrustedError: kind `corrupt`: there are copies, and none is whole.
+    """
+    whole: list[TrustState] = []
+    damage: UntrustedError | None = None
+    for raw in copies:
+        if raw is not None:
+            try:
+                whole.append(TrustState.from_bytes(raw))
+            except UntrustedError as error:
+                damage = error
+    if not whole and damage is not None:
+        raise damage  # to start over would forget the floor
+    return max(whole, key=lambda state: state.serial, default=None)
+
+
 def trusted_now(state: TrustState, system_clock: float, built_at: float) -> tuple[float, str]:
     """The time to judge signatures by, seconds since 1970-01-01 UTC, and a why if not the clock's.
 
@@ -99,6 +129,8 @@ def trusted_now(state: TrustState, system_clock: float, built_at: float) -> tupl
     built: `built_at`) until two years after it.  Otherwise the floor itself is used, so a dead
     clock does not bring expired metadata back to life, and one absurd reading does not expire
     everything.  The why is empty if the clock is believed; else it begins with `clock_untrusted`.
+
+    A clock that is no more than five minutes behind is not worth a word: the floor is used.
 
     With no floor at all (nothing signed yet, `built_at` 0) there is nothing to hold against the
     clock, and any finite reading is believed.
@@ -108,6 +140,8 @@ def trusted_now(state: TrustState, system_clock: float, built_at: float) -> tupl
         return max(system_clock, 0.0), ""
     if floor <= system_clock <= floor + CLOCK_AHEAD_MAX_S:
         return system_clock, ""
+    if floor - CLOCK_BEHIND_S <= system_clock < floor:
+        return floor, ""
     side = "behind" if system_clock < floor else "far ahead of"
     return floor, (
         f"clock_untrusted: the clock of this device is {side} the last signed time; set the clock"
