@@ -16,6 +16,7 @@ from agent.core.health import HealthReport
 from agent.core.manifest import Manifest
 from agent.core.names import ModelRef
 from agent.core.packages import FileEntry, Package
+from agent.core.preflight import Measures
 from agent.core.rollout import Rollout
 
 Array = NDArray[Any]
@@ -122,13 +123,18 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class GoldenResult:
-    """How well the golden outputs were reproduced: `ok`, worst excess, and a sentence if not ok."""
+    """How well the golden outputs were reproduced: `ok`, worst excess, and a sentence if not ok.
+
+    `blame`, if not ok: `unfit` (the bytes) or `misfit` (they need more than this device gives);
+    see `agent.core.brief.blamed`.
+    """
 
     ok: bool
     samples: int
     why: str = ""
     worst: float = 0.0  # largest |got - want| - (atol + rtol·|want|); ≤ 0 is within tolerance
     run_ms: Sequence[float] = field(default_factory=tuple)
+    blame: str = ""
 
 
 class WorkerLostError(UnavailableError):
@@ -174,6 +180,15 @@ class Session(Protocol):
 
     def golden(self) -> GoldenResult:
         """Run the golden samples and compare; before the session serves, or between batches."""
+        ...
+
+    def measure(self) -> Measures:
+        """What one row takes, and how much memory it all does; before the session serves.
+
+        Raises:
+            UnfitError: it crashes, hangs or fails on a single row.
+            MisfitError: a single row takes more memory than there is.
+        """
         ...
 
     def serve(self) -> None:

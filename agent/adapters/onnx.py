@@ -23,10 +23,12 @@ import structlog
 from agent.core.brief import Brief, blamed, brief
 from agent.core.manifest import Manifest
 from agent.core.names import ModelRef
+from agent.core.preflight import Measures
 from agent.ports import Answer, Array, GoldenResult, TensorSpec, WorkerLostError
 from agent.worker import priority, providers
-from agent.worker.golden import Golden, outputs_of
+from agent.worker.golden import Golden, failed, outputs_of
 from agent.worker.loaded import VERSION, Loaded, Spec, compiled_in, run_options
+from agent.worker.measuring import measure
 from agent.worker.refusals import RefusalError, shortened
 
 log = structlog.get_logger(__name__)
@@ -179,9 +181,22 @@ class InlineSession:
                 watchdog.cancel()
                 watchdog.join()
         if options.terminate:
-            why = f"{self.ref}: the golden samples did not end within {budget:g} s"
-            return GoldenResult(ok=False, samples=result["samples"], why=why)
+            why = f"the golden samples did not end within {budget:g} s"
+            result = failed(why, blame="unfit", samples=result["samples"])
         return GoldenResult(**result)
+
+    def measure(self) -> Measures:
+        """Run golden samples one by one.  Memory is the whole process's, and is not told."""
+        loaded = self._loaded
+        if self._lost or loaded is None:
+            raise WorkerLostError(self._lost)
+        threads, samples = self._brief["threads"], self._golden.inputs
+        try:
+            with self._turn:
+                told = priority.aside(lambda: measure(loaded, samples, threads=threads))
+        except RefusalError as refusal:
+            raise blamed(self.ref, refusal.blame, refusal.why) from refusal
+        return Measures(tuple(told["sample_ms"]), told["runs"])
 
     def serve(self) -> None:
         """Back to the normal scheduling class, with every thread."""

@@ -141,7 +141,7 @@ class Reporter:
             rss_bytes=self._process.memory_info().rss,
             onnxruntime=self._versions[0],
             providers=self._providers,
-            jail=self._versions[1],
+            jail=self._engine.jail(),
             trust=self._trust,
             broker=self._link.trouble(),
             models=models,

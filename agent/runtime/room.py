@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from agent.core import manifest as manifests
-from agent.core.errors import MisfitError, RefusedError, UnavailableError, UnfitError
+from agent.core import preflight
+from agent.core.brief import blamed
+from agent.core.errors import DamagedError, MisfitError, RefusedError, UnavailableError, UnfitError
 from agent.core.manifest import Manifest
 from agent.core.names import ModelRef
 from agent.ports import Clock, Engine, Store
@@ -59,7 +61,9 @@ class Room:
 
         Raises:
             UnfitError, MisfitError, UnavailableError: as `Engine.load`; UnfitError too where the
-                golden outputs are not reproduced.
+                golden outputs are not reproduced, MisfitError where a candidate takes more time or
+                memory than it promised.
+            DamagedError: its files are not those that were signed any more; they are let go.
         """
         async with self._loading:
             if (seat := self.seats.get(ref)) is None:
@@ -75,14 +79,20 @@ class Room:
             await self.on_lane(lambda: self.intake.decoder.want(manifest.features.names))
         except RefusedError as error:
             raise MisfitError(f"{ref} does not go with the stream: {error}") from error
-        return await self._uncancelled(lambda: self._load(ref, folder, manifest, background))
+        try:
+            return await self._uncancelled(lambda: self._load(ref, folder, manifest, background))
+        except DamagedError:
+            await asyncio.to_thread(self._store.discard, ref)  # so that it is fetched anew
+            raise
 
     def _load(self, ref: ModelRef, folder: Path, manifest: Manifest, background: bool) -> Seat:
         session = self._engine.load(ref, folder, manifest, background=background)
         try:
             golden = session.golden()
             if not golden.ok:
-                raise UnfitError(golden.why)
+                raise blamed(ref, golden.blame or "unfit", golden.why)
+            if background:  # a candidate; what has served is not turned away for a busy start
+                preflight.check(ref, manifest.runtime, session.measure())
             return ready(manifest, session, self.intake.spec.late_s)
         except BaseException:
             session.close()

@@ -4,6 +4,7 @@ Started with an errand, in JSON, by `agent.adapters.processes.child`, which also
 interpreter where to find this package, numpy and onnxruntime; it looks nowhere else.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -11,13 +12,15 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from agent.worker import control, frames, jail, priority, providers
 from agent.worker.arena import Arena
-from agent.worker.golden import Golden, warm_up
+from agent.worker.golden import Golden, failed, warm_up
 from agent.worker.loaded import VERSION, Loaded, compiled_in
+from agent.worker.measuring import measure
 from agent.worker.refusals import RefusalError, is_memory, shortened
 
 SWITCH_S = 0.0005  # golden samples on one thread may hold up a live batch on the other by so much
@@ -37,7 +40,7 @@ class Worker:
         if Path(priority.TASKS).is_dir():
             self._tasks = os.open(priority.TASKS, os.O_RDONLY)  # the jail has no /proc
         self._turn = threading.Lock()
-        self._lowered = False
+        self._lowered = self._serves = False
         self._loaded: Loaded | None = None
         self._golden: Golden | None = None
         self._last: tuple[bytes, list[frames.Array], int] = (b"", [], 0)
@@ -49,6 +52,7 @@ class Worker:
         doing = {
             "load": self._load,
             "golden": self._check_golden,
+            "measure": self._measure,
             "serve": self._serve,
         }
         try:
@@ -72,7 +76,8 @@ class Worker:
             raise RefusalError("unavailable", "this worker was started without a package")
         brief = question["brief"]
         started = time.perf_counter()
-        loaded, low = self._session(self.folder, brief, background=question["background"])
+        with self._bounded(question):
+            loaded, low = self._session(self.folder, brief, background=question["background"])
         load_ms = (time.perf_counter() - started) * 1e3
         golden = brief["golden"]
         self._golden = golden and Golden(
@@ -102,19 +107,34 @@ class Worker:
             return priority.aside(lambda: Loaded(folder, brief)), "load-only"
         return Loaded(folder, brief), "normal"
 
-    def _check_golden(self, _: dict[str, Any]) -> dict[str, Any]:
+    def _check_golden(self, question: dict[str, Any]) -> dict[str, Any]:
         if self._golden is None:
-            return {
-                "ok": False,
-                "samples": 0,
-                "why": "no model is loaded",
-                "worst": 0,
-                "run_ms": [],
-            }
-        with self._turn:
+            return failed("no model is loaded", blame="unavailable")
+        with self._turn, self._bounded(question):
             return self._golden.check()
 
+    def _measure(self, question: dict[str, Any]) -> dict[str, Any]:
+        golden, loaded = self._golden, self._loaded
+        if golden is None or loaded is None:
+            raise RefusalError("unavailable", "no model is loaded")
+        threads = question["threads"]
+        with self._turn, self._bounded(question):
+            return priority.aside(lambda: measure(loaded, golden.inputs, threads=threads))
+
+    @contextlib.contextmanager
+    def _bounded(self, question: dict[str, Any]) -> Iterator[None]:
+        """Until it serves, what it is asked may take so much processor time and no more."""
+        if self._serves:
+            yield
+            return
+        jail.bound_cpu(question["cpu_s"])
+        try:
+            yield
+        finally:
+            jail.bound_cpu(None)
+
     def _serve(self, _: dict[str, Any]) -> dict[str, Any]:
+        self._serves = True
         if not self._lowered:
             return {"normal": True}
         return {"normal": priority.restore(priority.threads(self._tasks) or (0,))}
@@ -213,7 +233,12 @@ def main(errand: dict[str, Any]) -> None:
         for wish in providers.wishes(errand["providers"], built)
     )
     layers = jail.close_in(worker.folder, errand["memory_bytes"], accelerated=accelerated)
-    hello = {"version": VERSION, "providers": providers.known(built), "jail": layers}
+    hello = {
+        "version": VERSION,
+        "providers": providers.known(built),
+        "jail": layers,
+        "without": jail.without(layers),
+    }
     control.send(asked, hello)
     threading.Thread(target=worker.answer_questions, name="control", daemon=True).start()
     worker.score()

@@ -15,11 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.worker.loaded import Loaded
-from agent.worker.refusals import RefusalError, is_memory, shortened, unfit
+from agent.worker.refusals import Blame, RefusalError, is_memory, shortened, unfit
 
 Array = NDArray[Any]
 BYTES_MAX = 64 * 2**20  # of the samples, unpacked
 ARRAYS_MAX = 16384
+UNFIT: Blame = "unfit"
+MISFIT: Blame = "misfit"
 
 
 def warm_up() -> None:
@@ -74,6 +76,11 @@ class Golden:
             )
 
     @property
+    def inputs(self) -> Sequence[Array]:
+        """In the order of the graph's; axis 0 counts the samples."""
+        return self._inputs
+
+    @property
     def runs(self) -> int:
         """How many times onnxruntime is run for them."""
         return -(-self.samples // (self._loaded.batch or self.samples))
@@ -84,10 +91,11 @@ class Golden:
         try:
             got = self._loaded.run(self._inputs, options)
         except Exception as error:  # noqa: BLE001  onnxruntime's errors share no base but this
-            why = f"the golden samples do not run: {shortened(error)}"
+            why, blame = f"the golden samples do not run: {shortened(error)}", UNFIT
             if is_memory(error):
                 why = "the golden samples need more memory than a worker may use here"
-            return {"ok": False, "samples": self.samples, "why": why, "worst": 0.0, "run_ms": []}
+                blame = MISFIT
+            return failed(why, blame=blame, samples=self.samples)
         run_ms = (time.perf_counter_ns() - started) / 1e6
         worst, why = 0.0, ""
         names = [name for name, _, _ in self._loaded.outputs]
@@ -101,7 +109,20 @@ class Golden:
             "why": why,
             "worst": worst,
             "run_ms": [run_ms],
+            "blame": "unfit" if why else "",
         }
+
+
+def failed(why: str, *, blame: Blame, samples: int = 0) -> dict[str, Any]:
+    """The members of a GoldenResult where there is nothing to compare."""
+    return {
+        "ok": False,
+        "samples": samples,
+        "why": why,
+        "worst": 0.0,
+        "run_ms": [],
+        "blame": blame,
+    }
 
 
 def _of(arrays: Mapping[str, Array], key: str, file: str) -> Array:

@@ -1,9 +1,10 @@
 """The layers that hold a worker in.  Each that cannot be had is left out, and the rest reported.
 
     no-new-privs   no set-user-id program can give it more than it has
-    rlimits        no core dump (it would hold readings), no file to write, a bound on memory
+    rlimits        no core dump (it would hold readings), no file to write, a bound on memory, and
+                   on processor time until it serves
     landlock       its package folder to read, nothing to write or run, no TCP, no signals out
-    seccomp        no sockets of any kind, no other programs, no ways around Landlock
+    seccomp        no sockets of any kind, no processes, no other programs, no ways around Landlock
     oom-first      the kernel takes a worker before it takes the agent
 
 Landlock holds the calling thread and those it starts, so this runs while there is but one.  Where
@@ -14,6 +15,7 @@ reading and running stay free, there is no seccomp, and only TCP, signals and wr
 
 import contextlib
 import ctypes
+import math
 import os
 import signal
 import struct
@@ -32,6 +34,7 @@ _FILE_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15}  # ABI -> how many; ABI 5 added ioct
 _READ = (1 << 2) | (1 << 3)  # files, folders
 _EXECUTE, _WRITE, _TCP, _SCOPES = 1 << 0, 1 << 1, 0b11, 0b11
 _OOM_SCORE = "800"
+LAYERS = ("landlock", "seccomp", "no-new-privs", "rlimits", "oom-first")
 _FILES_MAX = 64
 
 
@@ -58,6 +61,28 @@ def close_in(folder: Path | None, memory_bytes: int, *, accelerated: bool) -> li
             if put_on():
                 on.insert(0, name)
     return on
+
+
+def without(on: list[str]) -> list[str]:
+    """The layers that do not hold, though this platform could have them."""
+    return [name for name in LAYERS if name not in on] if sys.platform == "linux" else []
+
+
+def bound_cpu(seconds: float | None) -> None:
+    """At most so many seconds of processor time from now on, all threads together, or the kernel
+    ends this process; None: as many as it takes.  Where there is no such limit, none is set.
+    """
+    with contextlib.suppress(OSError, ValueError, ImportError):
+        import resource  # noqa: PLC0415  there is none on Windows
+
+        soft, most = resource.getrlimit(resource.RLIMIT_CPU)
+        if seconds is None:
+            soft = most
+        else:
+            used = resource.getrusage(resource.RUSAGE_SELF)
+            soft = math.ceil(used.ru_utime + used.ru_stime + seconds)
+            soft = soft if most == resource.RLIM_INFINITY else min(soft, most)
+        resource.setrlimit(resource.RLIMIT_CPU, (soft, most))
 
 
 def _oom_first() -> bool:

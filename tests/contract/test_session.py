@@ -1,5 +1,6 @@
 """What every Engine and Session promises, whether the version lives in a process or inline."""
 
+import os
 import select
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -341,3 +342,35 @@ def test_the_engine_says_what_it_is(engine: Engine) -> None:
     assert "cpu" in engine.providers()
     assert engine.version()[0].isdigit()
     assert engine.jail()
+
+
+# ---- what it takes -------------------------------------------------------------------------------
+
+
+def test_a_version_is_measured_row_by_row(load: Load, tmp_path: Path) -> None:
+    session = load(zoo.mlp(tmp_path / "m"), background=True)
+    assert session.golden().ok
+    measured = session.measure()
+    assert len(measured.sample_ms) == zoo.SAMPLES
+    assert all(0 < ms < 50 for ms in measured.sample_ms)
+    assert measured.runs >= zoo.SAMPLES
+    if session.pid() != os.getpid():
+        assert 20 < measured.rss_mb <= measured.peak_mb < 400
+    else:
+        assert measured.rss_mb == 0  # it cannot be told apart
+
+
+def test_a_slow_version_is_measured_as_slow(load: Load, tmp_path: Path) -> None:
+    quick = load(zoo.mlp(tmp_path / "quick")).measure()
+    slow = load(wild.slow(tmp_path / "slow")).measure()
+    assert min(slow.sample_ms) > 10 * max(quick.sample_ms)
+
+
+def test_a_version_that_runs_on_its_samples_together_only_is_bad(
+    load: Load, tmp_path: Path
+) -> None:
+    """[jail-3.3]"""
+    session = load(wild.only_together(tmp_path / "m"))
+    assert session.golden().ok
+    with pytest.raises(UnfitError, match="pump:3: it does not run on a single row"):
+        session.measure()

@@ -104,6 +104,14 @@ def test_a_worker_gone_bad_cannot_pull_the_shared_memory_from_under_the_agent() 
     arena.close()
 
 
+@linux
+def test_a_load_that_takes_too_much_processor_time_does_not_fit(load: Load, tmp_path: Path) -> None:
+    """[jail-2.2]"""
+    folder = wild.slow_to_load(tmp_path / "m", size=3000)
+    with pytest.raises(MisfitError, match=r"did not load within 0\.2 s of processor time"):
+        load(folder, load_cpu_s=0.2)
+
+
 # ---- in a run ------------------------------------------------------------------------------------
 
 
@@ -139,8 +147,12 @@ def test_a_hang_that_depends_on_the_reading_is_ended_by_kill(load: Load, tmp_pat
 def test_a_model_that_eats_memory_is_stopped_by_its_bound(
     load: Load, tmp_path: Path, make: Callable[[Path], Path]
 ) -> None:
+    """[jail-3.3]"""
     session = load(make(tmp_path / "m"), memory_bytes=600 * 2**20)
     session.submit(1, column(1))
+    golden = session.golden()
+    assert (golden.ok, golden.blame) == (False, "misfit")
+    assert "need more memory than a worker may use" in golden.why
     assert "memory" in collect(session).error.lower()
     assert session.rss_bytes() < 700 * 2**20
 

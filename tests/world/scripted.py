@@ -14,6 +14,7 @@ from agent.core.errors import UnavailableError
 from agent.core.health import HealthReport
 from agent.core.manifest import Manifest
 from agent.core.names import ModelRef
+from agent.core.preflight import Measures
 from agent.ports import Answer, Array, Burst, GoldenResult, Message, TensorSpec, WorkerLostError
 
 Run = Callable[[Sequence[Array]], Sequence[Array]]
@@ -53,6 +54,7 @@ class ScriptedSession:
         self.taken: deque[tuple[int, list[Array]]] = deque()  # not answered yet
         self.seen: list[list[Array]] = []  # every job's inputs, as they came
         self.golden_result = GoldenResult(ok=True, samples=1)
+        self.measures = Measures()
         self.revivals: list[Exception] = []  # what the next calls of `revive` raise
         self.served = self.kills = self.revived = 0
         self.closed = False
@@ -107,6 +109,9 @@ class ScriptedSession:
 
     def golden(self) -> GoldenResult:
         return self.golden_result
+
+    def measure(self) -> Measures:
+        return self.measures
 
     def serve(self) -> None:
         self.served += 1

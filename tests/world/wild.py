@@ -229,3 +229,44 @@ def wrong_golden(folder: Path, **members: Any) -> Path:
     """A good model whose golden outputs are another model's: off by 0.5."""
     zoo.mlp(folder, **members)
     return zoo.with_golden(folder, {"x": zoo.rows(8)}, y=0.5)
+
+
+def slow(folder: Path, *, size: int = 400, turns: int = 12, **members: Any) -> Path:
+    """y = x + 0·(a product of `turns` square matrices of `size`): some 10 ms a run."""
+    seed = [helper.make_node("ReduceMax", ["x"], ["most"], axes=[0, 1], keepdims=0)]
+    seed += [helper.make_node("Mul", ["most", "zero"], ["nothing"])]
+    seed += [helper.make_node("Add", ["square", "nothing"], ["p0"])]
+    products = [
+        helper.make_node("MatMul", [f"p{i}", "square"], [f"p{i + 1}"]) for i in range(turns)
+    ]
+    last = [
+        helper.make_node("ReduceMax", [f"p{turns}"], ["high"], axes=[0, 1], keepdims=0),
+        helper.make_node("Mul", ["high", "zero"], ["none"]),
+        helper.make_node("Add", ["x", "none"], ["y"]),
+    ]
+    constants = [constant("square", np.full((size, size), 1 / size)), constant("zero", 0.0)]
+    made = model([*seed, *products, *last], [X], [Y], constants)
+    return write(folder, made, zoo.manifest(1, **members), ONES)
+
+
+def only_together(folder: Path, **members: Any) -> Path:
+    """y = x, for batches of two rows and no others, though it says that any will do."""
+    nodes = [
+        helper.make_node("Reshape", ["x", "two"], ["pair"]),
+        helper.make_node("Identity", ["pair"], ["y"]),
+    ]
+    made = model(nodes, [X], [Y], [constant("two", [2, 1], "int64")])
+    return write(folder, made, zoo.manifest(1, **members), ONES)
+
+
+def slow_to_load(folder: Path, *, size: int = 1200, turns: int = 60, **members: Any) -> Path:
+    """y = x, after products of constants that onnxruntime works out while it loads."""
+    nodes = [helper.make_node("MatMul", [f"p{i}", "p0"], [f"p{i + 1}"]) for i in range(turns)]
+    nodes += [
+        helper.make_node("ReduceMax", [f"p{turns}"], ["high"], axes=[0, 1], keepdims=0),
+        helper.make_node("Mul", ["high", "zero"], ["none"]),
+        helper.make_node("Add", ["x", "none"], ["y"]),
+    ]
+    constants = [constant("p0", np.full((size, size), 1 / size)), constant("zero", 0.0)]
+    made = model(nodes, [X], [Y], constants)
+    return write(folder, made, zoo.manifest(1, **members), ONES, {"y": ONES["x"]})

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from agent.adapters.processes.child import DIALS, Child
 from agent.adapters.processes.limits import Limits
 from agent.adapters.processes.session import WorkerSession
@@ -14,6 +16,8 @@ from agent.core.names import ModelRef
 from agent.worker.providers import CPU
 
 PROBE_ARENA_BYTES = 1 << 16
+
+log = structlog.get_logger(__name__)
 
 
 class ProcessEngine:
@@ -46,8 +50,7 @@ class ProcessEngine:
             background=background,
             dial=self._dial,
         )
-        with self._lock:
-            self._hello = session.hello
+        self._meet(session.hello)
         return session
 
     def providers(self) -> Sequence[str]:
@@ -55,25 +58,41 @@ class ProcessEngine:
         return list(self._known()["providers"])
 
     def jail(self) -> str:
-        """The layers that hold a worker in."""
-        return "+".join(self._known()["jail"]) or "none"
+        """The layers that have held every worker so far, and those that some went without."""
+        known = self._known()
+        on = "+".join(known["jail"]) or "none"
+        return f"{on} without {', '.join(known['without'])}" if known["without"] else on
 
     def version(self) -> str:
         """Of onnxruntime."""
         return str(self._known()["version"])
 
     def _known(self) -> Mapping[str, Any]:
-        """What the last worker said of itself; before there was one, an empty one is asked."""
+        """What workers said of themselves; before there was one, an empty one is asked."""
         with self._lock:
-            if self._hello is None:
-                probe = Child(
-                    None,
-                    providers=(CPU,),
-                    memory_bytes=self._limits.memory_bytes,
-                    arena_bytes=PROBE_ARENA_BYTES,
-                    start_s=self._limits.start_s,
-                    dial=self._dial,
-                )
-                self._hello = probe.hello
-                probe.close()
+            hello = self._hello
+        return hello or self._meet(self._probed())
+
+    def _probed(self) -> Mapping[str, Any]:
+        probe = Child(
+            None,
+            providers=(CPU,),
+            memory_bytes=self._limits.memory_bytes,
+            arena_bytes=PROBE_ARENA_BYTES,
+            start_s=self._limits.start_s,
+            dial=self._dial,
+        )
+        probe.close()
+        return probe.hello
+
+    def _meet(self, hello: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Remember what a worker said: a layer that one went without, nobody is said to have."""
+        with self._lock:
+            met = self._hello or {**hello, "without": []}
+            news = [layer for layer in hello["without"] if layer not in met["without"]]
+            if news:
+                log.warning("engine.jail_incomplete", without=", ".join(news))
+            without = [*met["without"], *news]
+            on = [layer for layer in met["jail"] if layer not in without]
+            self._hello = {**hello, "jail": on, "without": without}
             return self._hello

@@ -23,6 +23,7 @@ class Limits:
     run_s: float = 10.0
     memory_bytes: int = field(default_factory=half_the_memory)
     arena_bytes: int = 512 * 2**20  # tensors of one worker in shared memory
+    load_cpu_s: float = 120.0  # a thread; accelerators compile for longer, and are left alone
     domains: tuple[str, ...] = ()  # operator sets that are let pass besides the usual ones
 
     @classmethod

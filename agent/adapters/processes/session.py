@@ -10,13 +10,16 @@ from typing import Any
 import psutil
 import structlog
 
+from agent.adapters.processes.answers import golden_result, is_loaded, measures, specs
 from agent.adapters.processes.child import Child
+from agent.adapters.processes.footprint import peak_bytes
 from agent.adapters.processes.limits import Limits
 from agent.adapters.processes.pipe import Pipe, first_arena_bytes
 from agent.core.brief import Brief, blamed
 from agent.core.errors import MisfitError, UnavailableError, UnfitError
 from agent.core.manifest import Manifest
 from agent.core.names import ModelRef
+from agent.core.preflight import Measures
 from agent.ports import Answer, Array, GoldenResult, TensorSpec, WorkerLostError
 from agent.worker.frames import BreachError
 from agent.worker.providers import CPU
@@ -26,18 +29,15 @@ log = structlog.get_logger(__name__)
 
 JOBS_MAX = 2  # one that runs and one that waits: the worker never idles between batches
 SERVE_S_MAX = 5.0
+MEASURED_RUNS = 3  # of one row, that have to end in time
 MEMORY_FACTOR = 4  # of what `model build` measured: room for the first run, and for being wrong
 MEMORY_BYTES_MIN = 512 * 2**20
-LOADED: Mapping[str, type | tuple[type, ...]] = {  # of its answer; a worker may have gone bad
-    **dict.fromkeys(("provider", "wanted", "fallback", "priority"), str),
-    **dict.fromkeys(("inputs", "outputs"), list),
-    "load_ms": (int, float),
-    "golden_runs": int,
-}
 # What a model's own code can bring about; SIGKILL is the kernel short of memory, or a person.
 CRASHES = {
-    getattr(signal, name, None) for name in ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT")
+    getattr(signal, name, None)
+    for name in ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT", "SIGXCPU")
 }
+XCPU = getattr(signal, "SIGXCPU", None)  # it took more processor time than it was given
 
 
 class WorkerSession:
@@ -64,8 +64,8 @@ class WorkerSession:
         self.provider: str = answer["provider"]
         self.wanted: str = answer["wanted"]
         self.fallback: str = answer["fallback"]
-        self.inputs: Sequence[TensorSpec] = _specs(answer["inputs"])
-        self.outputs: Sequence[TensorSpec] = _specs(answer["outputs"])
+        self.inputs: Sequence[TensorSpec] = specs(answer["inputs"])
+        self.outputs: Sequence[TensorSpec] = specs(answer["outputs"])
         self.load_ms: float = answer["load_ms"]
         self.hello: Mapping[str, Any] = self._child.hello
         self._batches: int = answer["golden_runs"]
@@ -114,15 +114,43 @@ class WorkerSession:
         """A crash or a hang on the golden samples is a verdict, not the loss of a worker."""
         budget = self._limits.run_s * (self._batches + 1)
         try:
-            return _golden_result(self._child.ask({"do": "golden"}, budget))
+            return golden_result(self._ask_to_run("golden", budget))
         except TimeoutError:
-            self._child.kill()
             why = f"the golden samples did not end within {budget:g} s"
         except WorkerLostError as error:
             why = f"the worker {error} while it ran the golden samples"
             if self._child.signal_of_death() not in CRASHES:
                 raise WorkerLostError(f"the worker of {self.ref} {error}") from error
-        return GoldenResult(ok=False, samples=0, why=f"{self.ref}: {why}")
+        return GoldenResult(ok=False, samples=0, why=why, blame="unfit")
+
+    def measure(self) -> Measures:
+        """Run golden samples one by one; a crash or a hang is a verdict here too."""
+        budget = self._limits.run_s * MEASURED_RUNS
+        try:
+            answer = self._ask_to_run("measure", budget)
+        except TimeoutError as error:
+            why = f"{self.ref}: {MEASURED_RUNS} runs of one row did not end within {budget:g} s"
+            raise UnfitError(why) from error
+        except WorkerLostError as error:
+            why = f"the worker of {self.ref} {error} while it was measured"
+            if self._child.signal_of_death() not in CRASHES:
+                raise WorkerLostError(why) from error
+            raise UnfitError(why) from error
+        if "refused" in answer:
+            raise blamed(self.ref, str(answer["refused"]), str(answer.get("why")))
+        rss = self.rss_bytes()
+        peak = max(rss, peak_bytes(self._child.pid))
+        return measures(answer, rss, peak)
+
+    def _ask_to_run(self, what: str, budget: float) -> dict[str, Any]:
+        """Raises WorkerLostError; TimeoutError, and then the worker is ended."""
+        threads = self._brief["threads"]
+        question = {"do": what, "threads": threads, "cpu_s": budget * threads}
+        try:
+            return self._child.ask(question, budget)
+        except TimeoutError:
+            self._child.kill()
+            raise
 
     def serve(self) -> None:
         """Back to the normal scheduling class, with every thread."""
@@ -201,7 +229,11 @@ class WorkerSession:
         return child, answer
 
     def _load(self, child: Child, *, background: bool) -> dict[str, Any]:
-        question = {"do": "load", "brief": self._brief, "background": background}
+        cpu_s = self._limits.load_s
+        if tuple(self._brief["providers"]) == (CPU,):
+            cpu_s = min(cpu_s, self._limits.load_cpu_s)
+        cpu_s *= self._brief["threads"]
+        question = {"do": "load", "brief": self._brief, "background": background, "cpu_s": cpu_s}
         started = time.monotonic()
         try:
             answer = child.ask(question, self._limits.load_s)
@@ -212,6 +244,10 @@ class WorkerSession:
             ) from error
         except WorkerLostError as error:
             number = child.signal_of_death()
+            if number == XCPU:
+                raise MisfitError(
+                    f"{self.ref} did not load within {cpu_s:g} s of processor time"
+                ) from error
             if is_memory(error):
                 why = f"the worker {error} while loading {self.ref}; it may not have more memory"
                 raise MisfitError(why) from error
@@ -225,9 +261,8 @@ class WorkerSession:
             raise UnavailableError(f"the worker {error} while loading {self.ref}") from error
         if "refused" in answer:
             raise blamed(self.ref, str(answer["refused"]), str(answer.get("why")))
-        for member, kind in LOADED.items():
-            if not isinstance(answer.get(member), kind):
-                raise UnfitError(f"the worker broke the protocol while loading {self.ref}")
+        if not is_loaded(answer):
+            raise UnfitError(f"the worker broke the protocol while loading {self.ref}")
         return answer
 
 
@@ -237,22 +272,3 @@ def _memory_bytes(manifest: Manifest, limits: Limits) -> int:
     if stated is None or tuple(manifest.runtime.providers) != (CPU,):
         return limits.memory_bytes
     return max(MEMORY_BYTES_MIN, int(stated * 2**20 * MEMORY_FACTOR))
-
-
-def _golden_result(answer: Mapping[str, Any]) -> GoldenResult:
-    if "refused" in answer:
-        return GoldenResult(ok=False, samples=0, why=str(answer.get("why")))
-    try:
-        return GoldenResult(
-            ok=answer["ok"] is True,
-            samples=int(answer["samples"]),
-            why=str(answer["why"]),
-            worst=float(answer["worst"]),
-            run_ms=tuple(float(ms) for ms in answer["run_ms"]),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise WorkerLostError("broke the protocol") from error
-
-
-def _specs(raw: Sequence[Sequence[Any]]) -> list[TensorSpec]:
-    return [TensorSpec(name, dtype, tuple(shape)) for name, dtype, shape in raw]
