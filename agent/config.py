@@ -82,6 +82,7 @@ class StoreSection(_Section):
 
     dir: str = "/var/lib/edge-agent"
     outbox_mb: Annotated[float, Field(ge=1, le=1_048_576)] = 64
+    outbox_ttl: Seconds = 0.0  # what has waited longer is given up, and told; 0: nothing is
     models_mb: Annotated[float, Field(ge=1, le=1_048_576)] = 2048
 
 

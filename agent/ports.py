@@ -371,6 +371,23 @@ class Gap:
     rows: int
 
 
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Score rows that had to be given up: exactly `rows` of those numbered first to last.
+
+    `reason` is `full` (no room), `expired` (too old) or `refused` (the broker will never take
+    them).  Events that were given up have no stream, and are counted in `rows`.
+    """
+
+    id: int  # stays the same when a gap is told twice
+    stream: str
+    model: str
+    reason: str
+    first_seq: int
+    last_seq: int
+    rows: int
+
+
 @dataclass(slots=True)
 class Entry:
     """What one step of the lane adds, all of it or nothing: records, accounts, marks.
@@ -462,7 +479,13 @@ class Scored:
 
 
 class Ring(Protocol):
-    """The last batches of each stream and model, on disk, in bounded room."""
+    """The last batches of each stream and model, on disk, in bounded room.  Not durable: a power
+    cut loses the tail, which is counted as soon as the numbers go on behind it.
+
+    Only the live stream is appended, in the order of its numbers, never what is scored again: a
+    batch numbered below what is kept tells that the numbers began again there (scores that did not
+    become durable, a lost store), and what was kept from there on goes, uncounted.
+    """
 
     def append(self, stream: str, model: str, scored: Scored) -> None:
         """Keep it.  Never waits for the disk and never raises; what cannot be kept is counted."""
@@ -471,7 +494,7 @@ class Ring(Protocol):
     def read(self, stream: str, model: str, seq: int) -> Iterator[Scored]:
         """Oldest first, all kept with rows at or after `seq`; everything appended before the call.
 
-        Not on the lane's thread.
+        Not on the lane's thread.  What is given up before it was read is left out.
         """
         ...
 
@@ -480,7 +503,9 @@ class Ring(Protocol):
         ...
 
     def dropped(self, stream: str, model: str) -> int:
-        """Rows given up: no room, damage, or a disk too slow."""
+        """Rows given up since the start: no room, damage, or a disk too slow; and those that were
+        missing then.  Rises as it is found out.
+        """
         ...
 
     def bytes(self) -> int: ...

@@ -14,6 +14,7 @@ import structlog
 
 from agent.adapters.files import FileStore, FileVault
 from agent.adapters.mqtt.link import MqttLink
+from agent.adapters.sqlite.ageing import Ageing
 from agent.adapters.sqlite.database import Database
 from agent.adapters.sqlite.journal import SqliteJournal
 from agent.adapters.sqlite.outbox import SqliteOutbox
@@ -84,7 +85,12 @@ class Body:
         rooms.callback(database.close)
         journal = SqliteJournal(database)
         outbox = SqliteOutbox(
-            database, int(config.store.outbox_mb * 2**20), epoch_least=choices.epoch(vault) + 1
+            database,
+            int(config.store.outbox_mb * 2**20),
+            epoch_least=choices.epoch(vault) + 1,
+            ageing=Ageing(
+                config.store.outbox_ttl, clock.monotonic, lambda: choices.believed(clock.wall())
+            ),
         )
         rooms.callback(outbox.close)
         vault.keep("epoch", str(outbox.epoch()).encode())
@@ -212,7 +218,7 @@ class Body:
             )
             watchman = Watchman(self.lane, self.outbox, events, self.clock, lambda: reporter.report)
             await wishes.remember(list(config.device.groups))
-            uplink = Uplink(self.outbox, self.link)
+            uplink = Uplink(self.outbox, self.link, events.gap)
             works = (self.link, reporter, wishes, uplink, watchman, prover)
             running = [tasks.create_task(work.run()) for work in works]
             running.append(tasks.create_task(router.run(tasks)))

@@ -29,6 +29,7 @@ from agent.runtime.trusting import Trusting, Unanchored, Unsigned
 from agent.runtime.wishes import Resolver
 
 Told = Callable[[], None]
+CLOCK_AHEAD_S_MAX = 15 * 365 * 86400.0  # that a device may run on one release of this agent
 logger = structlog.get_logger(__name__)
 
 
@@ -85,6 +86,11 @@ def broker(config: Config, rooms: ExitStack) -> Broker:
     rooms.callback(embedded.stop)
     url = embedded.url_of(config.mqtt.version)
     return Broker(config.mqtt.model_copy(update={"url": url}), resends_plainly=True)
+
+
+def believed(wall: float) -> float | None:
+    """`wall` if a clock may say so: not before this release was built, nor absurdly long after."""
+    return wall if agent.__built__ <= wall <= agent.__built__ + CLOCK_AHEAD_S_MAX else None
 
 
 def epoch(vault: Vault) -> int:

@@ -1,20 +1,15 @@
-"""Looks after promises nobody else looks after: gaps told, accounts balanced, the lane alive."""
+"""Looks after what nobody else does: too old is given up, accounts balance, the lane lives."""
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable
 
 from agent.core.health import HealthReport
-from agent.ports import Clock
+from agent.ports import Clock, Outbox
 from agent.runtime.events import Events
 from agent.runtime.lane import Lane
 
 LOOK_S = 1.0
 BEAT_S_MAX = 60.0  # a lane silent for longer is stuck in native code, or we are
-
-
-class _Gappy(Protocol):
-    def take_gaps(self) -> Sequence[tuple[str, str, int, int]]: ...
 
 
 class Watchman:
@@ -23,7 +18,7 @@ class Watchman:
     def __init__(
         self,
         lane: Lane,
-        outbox: _Gappy,
+        outbox: Outbox,
         events: Events,
         clock: Clock,
         report: Callable[[], HealthReport],
@@ -49,23 +44,8 @@ class Watchman:
             if self._clock.monotonic() - self._lane.beat > BEAT_S_MAX:
                 msg = f"the scoring lane has not turned for {BEAT_S_MAX:.0f} s"
                 raise RuntimeError(msg)
-            self._gaps()
+            self._outbox.tidy()
             self._breaches()
-
-    def _gaps(self) -> None:
-        """Rows given up for want of room, as one event per model and run of numbers."""
-        spans: dict[tuple[str, str], list[int]] = {}
-        for stream, model, first, rows in self._outbox.take_gaps():
-            if not rows:
-                continue
-            span = spans.setdefault((stream, model), [first, first, 0])
-            span[0] = min(span[0], first)
-            span[1] = max(span[1], first + rows - 1)
-            span[2] += rows
-        for (stream, model), (first, last, rows) in spans.items():
-            why = f"the outbox was full: {rows} score rows were given up"
-            gap = {"stream": stream, "from_seq": first, "to_seq": last, "count": rows}
-            self._events.tell("gap", model, why, gap={**gap, "reason": "full"})
 
     def _breaches(self) -> None:
         for name, model in self._report().models.items():

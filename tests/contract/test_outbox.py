@@ -1,12 +1,18 @@
 """What every Outbox promises."""
 
 import asyncio
+import tempfile
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from agent.adapters.sqlite.database import Database
 from agent.adapters.sqlite.outbox import SqliteOutbox
-from agent.ports import Entry, Record
+from agent.ports import Entry, Gap, Record
 from tests.world.memory import MemoryOutbox
 
 
@@ -31,7 +37,8 @@ class Opened:
         return self.open()
 
     def commit(self):
-        """Until what was added before is durable."""
+        """Until what was added before is durable, and what had to go for it has gone."""
+        self.database.call(lambda _: None)
         self.database.call(lambda _: None)
 
 
@@ -81,6 +88,17 @@ def batch(box, after=0, records_max=16):
     return asyncio.run(ask())
 
 
+def drained(box, records_max=16):
+    """All there is, as the uplink takes it."""
+    found, there = [], box.depth()["records"]
+    while len(found) < there:
+        box.told(box.gaps())
+        some = batch(box, records_max=records_max)
+        box.accept([i for i, _ in some])
+        found += [record for _, record in some]
+    return found
+
+
 def add(opened, *entries):
     for entry in entries:
         ticket = opened.box.add(entry)
@@ -113,31 +131,17 @@ def test_what_was_accepted_is_gone_after_a_restart(opened):
     assert [r.first_seq for _, r in batch(opened.again())] == [2]
 
 
-def test_ids_rise_across_restarts_even_when_the_box_was_empty(opened):
-    add(opened, Entry([record(1)]))
-    (first, _) = batch(opened.box)[0]
-    opened.box.accept([first])
-    box = opened.again()
-    add(opened, Entry([record(2)]))
-    assert batch(box)[0][0] > first
-
-
 def test_a_backlog_from_before_is_sent_before_what_is_new(opened):
     add(opened, Entry([record(n) for n in range(5)]))
     box = opened.again()
     add(opened, Entry([record(5)]))
-    found = batch(box, records_max=3)
-    assert [r.first_seq for _, r in found] == [0, 1, 2]
-    assert [r.first_seq for _, r in batch(box, after=found[-1][0])] == [3, 4, 5]
+    assert [r.first_seq for r in drained(box, records_max=3)] == [0, 1, 2, 3, 4, 5]
 
 
-def test_going_back_to_an_older_id_finds_what_memory_has_forgotten(make):
+def test_what_memory_has_forgotten_is_read_back_in_order(make):
     opened = make(2**20, 300)
     add(opened, Entry([record(n) for n in range(50)]))
-    ids = [i for i, _ in batch(opened.box, records_max=100)]
-    assert len(ids) == 50
-    assert [i for i, _ in batch(opened.box, after=ids[48])] == ids[49:]
-    assert [i for i, _ in batch(opened.box, after=ids[9], records_max=5)] == ids[10:15]
+    assert [r.first_seq for r in drained(opened.box, records_max=7)] == list(range(50))
 
 
 @pytest.mark.parametrize("recent_bytes_max", [2**20, 0])
@@ -148,11 +152,10 @@ def test_what_was_accepted_out_of_turn_never_comes_again(make, recent_bytes_max)
     opened.box.accept([ids[0], ids[2], ids[3], ids[5]])
     opened.commit()
     assert [r.first_seq for _, r in batch(opened.box)] == [1, 4]
-    assert [r.first_seq for _, r in batch(opened.box, after=ids[0])] == [1, 4]
     assert opened.box.depth()["records"] == 2
     opened.box.accept([ids[1], ids[4]])
     opened.commit()
-    assert opened.box.depth() == {"records": 0, "bytes": 0, "gaps": 0}
+    assert opened.box.depth() == {"records": 0, "bytes": 0, "gaps": 0, "dead_letters": 0}
 
 
 def test_batch_waits_for_the_first_record(opened):
@@ -176,14 +179,144 @@ def test_past_its_bound_the_oldest_of_the_lowest_priority_is_given_up_and_counte
     opened.commit()
     depth = opened.box.depth()
     assert depth["bytes"] <= 5000
-    kept = [r.first_seq for _, r in batch(opened.box, records_max=100)]
-    assert kept[0] == 0
-    assert kept[1:] == list(range(50 - len(kept) + 1, 50))
-    given_up = [gap[2] for gap in opened.box.take_gaps()]
-    assert sorted(given_up + kept) == list(range(50))
-    assert depth["gaps"] == len(given_up)
-    assert opened.box.take_gaps() == []
+    assert batch(opened.box) == [], "gaps first"
+    (gap,) = opened.box.gaps()
     assert opened.again().depth() == depth
+    assert opened.box.gaps() == [gap], "nobody has heard of it yet"
+    kept = [r.first_seq for r in drained(opened.box)]
+    assert kept == [0, *range(50 - len(kept) + 1, 50)]
+    assert gap == Gap(gap.id, "s", "m", "full", 1, kept[1] - 1, kept[1] - 1)
+    assert depth["gaps"] == gap.rows
+
+
+@pytest.mark.parametrize("recent_bytes_max", [2**20, 300])
+def test_events_go_before_scores_and_scores_in_their_order(make, recent_bytes_max):
+    """[delivery-2.3]"""
+    opened = make(2**20, recent_bytes_max)
+    for n in range(0, 40, 4):
+        scores = [record(n), record(n + 1), record(n + 2)]
+        add(opened, Entry([*scores, record(n + 3, priority=0)]))
+    found = [r.first_seq for r in drained(opened.box)]
+    events = list(range(3, 40, 4))
+    assert found == [*events, *(n for n in range(40) if n not in events)]
+
+
+def test_what_is_being_sent_is_not_given_up(make):
+    opened = make(3000)
+    add(opened, Entry([record(n, size=200) for n in range(8)]))
+    sending = batch(opened.box, records_max=4)
+    add(opened, *(Entry([record(n, size=200)]) for n in range(8, 30)))
+    opened.commit()
+    opened.box.accept([i for i, _ in sending])
+    (gap,) = opened.box.gaps()
+    assert gap.first_seq == 4
+
+
+def test_a_gap_that_grows_while_it_is_told_is_told_to_its_end(make):
+    """[delivery-2.4]"""
+    opened = make(3000)
+    add(opened, *(Entry([record(n, size=200)]) for n in range(20)))
+    opened.commit()
+    (told,) = opened.box.gaps()
+    add(opened, *(Entry([record(n, size=200)]) for n in range(20, 40)))
+    opened.commit()
+    opened.box.told([told])
+    opened.commit()
+    (rest,) = opened.box.gaps()
+    assert rest.first_seq == told.last_seq + 1
+    assert told.rows + rest.rows == opened.box.depth()["gaps"]
+
+
+def test_a_record_the_broker_will_never_take_is_kept_apart_and_its_rows_are_a_gap(opened):
+    """[delivery-2.5]"""
+    add(opened, Entry([record(n) for n in range(3)]))
+    ids = [i for i, _ in batch(opened.box)]
+    opened.box.bury(ids[1], "too large")
+    opened.commit()
+    (gap,) = opened.box.gaps()
+    assert (gap.reason, gap.first_seq, gap.last_seq, gap.rows) == ("refused", 1, 1, 1)
+    assert [r.first_seq for r in drained(opened.box)] == [0, 2]
+    opened.commit()
+    want = {"records": 0, "bytes": 0, "gaps": 1, "dead_letters": 1}
+    assert opened.box.depth() == want == dict(opened.again().depth())
+
+
+def test_events_that_were_given_up_are_counted_too(make):
+    opened = make(1000)
+    events = [replace(record(n, size=200, priority=0), rows=0, stream="") for n in range(20)]
+    add(opened, *(Entry([event]) for event in events))
+    opened.commit()
+    assert sum(gap.rows for gap in opened.box.gaps()) + opened.box.depth()["records"] == 20
+    assert opened.box.depth()["gaps"] == 0, "no rows among them"
+
+
+STEPS = st.one_of(
+    st.tuples(st.just("add"), st.integers(1, 5), st.integers(0, 3), st.integers(1, 300)),
+    st.tuples(st.just("send"), st.integers(1, 16), st.integers(0, 16)),
+    st.tuples(st.sampled_from(["bury", "tell", "again"])),
+)
+
+
+@given(
+    st.lists(STEPS, max_size=40), st.sampled_from([1500, 6000]), st.sampled_from([0, 800, 2**20])
+)
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
+def test_sent_and_gaps_and_kept_are_what_was_produced_exactly(steps, bytes_max, recent_bytes_max):
+    """[delivery-2.4]"""
+    for kind in (Opened, Remembered):
+        with tempfile.TemporaryDirectory() as folder:
+            opened = kind(Path(folder), bytes_max, recent_bytes_max)
+            try:
+                assert balance(opened, steps)
+            finally:
+                opened.close()
+
+
+def balance(opened, steps):
+    seqs, produced, sent, told = Counter(), Counter(), Counter(), Counter()
+    for step in steps:
+        box = opened.box
+        match step:
+            case ("add", records, priority, size):
+                made = []
+                for rows in range(1, records + 1):
+                    name = f"m{priority}"
+                    body = bytes(size)
+                    made.append(Record("t", body, rows, priority, "s", name, seqs[name]))
+                    produced.update((name, n) for n in range(seqs[name], seqs[name] + rows))
+                    seqs[name] += rows
+                add(opened, Entry(made))
+                opened.commit()
+            case ("send", records_max, taken) if box.depth()["records"]:
+                some = batch(box, records_max=records_max)[:taken]
+                box.accept([i for i, _ in some])
+                for _, r in some:
+                    sent.update((r.model, n) for n in range(r.first_seq, r.first_seq + r.rows))
+            case ("bury",) if box.depth()["records"]:
+                for i, _ in batch(box, records_max=1):
+                    box.bury(i, "no")
+            case ("tell",):
+                some = box.gaps()
+                box.told(some)
+                told.update(numbers(some))
+            case ("again",):
+                opened.commit()
+                opened.again()
+        opened.commit()
+    told.update(numbers(rest := opened.box.gaps()))
+    while rest:
+        opened.box.told(rest)
+        opened.commit()
+        told.update(numbers(rest := opened.box.gaps()))
+    for r in drained(opened.box):
+        sent.update((r.model, n) for n in range(r.first_seq, r.first_seq + r.rows))
+    return sent + told == produced
+
+
+def numbers(gaps):
+    for gap in gaps:
+        assert gap.rows == gap.last_seq - gap.first_seq + 1
+        yield from ((gap.model, n) for n in range(gap.first_seq, gap.last_seq + 1))
 
 
 def test_the_descriptor_is_readable_after_a_commit_and_quiet_once_asked(opened):

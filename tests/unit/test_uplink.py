@@ -15,20 +15,29 @@ from tests.world.memory import MemoryOutbox
 from tests.world.scripted import ScriptedLink
 
 
+def letter(gap):
+    return Record("gap", b"%d %d %d" % (gap.first_seq, gap.last_seq, gap.rows), priority=0)
+
+
 class Site:
     """An outbox with records 0, 1, 2, … and a link that a test breaks."""
 
-    def __init__(self, records):
-        self.box, self.link = MemoryOutbox(), ScriptedLink()
-        self.uplink = Uplink(self.box, self.link)
+    def __init__(self, records, bytes_max=2**20):
+        self.box, self.link = MemoryOutbox(bytes_max), ScriptedLink()
+        self.uplink = Uplink(self.box, self.link, letter)
         self.add(range(records))
 
     def add(self, numbers):
-        self.box.add(Entry([Record("t", b"%d" % n, rows=1) for n in numbers]))
+        records = [Record("t", b"%d" % n, 1, 1, "s", "m", n) for n in numbers]
+        self.box.add(Entry(records))
 
     @property
     def arrived(self):
-        return [int(payload) for _, payload in self.link.published]
+        return [int(payload) for topic, payload in self.link.published if topic == "t"]
+
+    @property
+    def gaps(self):
+        return [payload.decode() for topic, payload in self.link.published if topic == "gap"]
 
     def run(self, *steps, seconds=60.0):
         async def main():
@@ -136,8 +145,53 @@ def test_what_the_broker_will_never_take_is_dropped_alone_and_counted():
     site.link.refuse = lambda _, p: RefusedError("too large", 413) if p in {b"2", b"17"} else None
     site.run()
     assert site.arrived == [n for n in range(WINDOW + 4) if n not in {2, 17}]
-    assert site.uplink.dead_letters == 2
+    assert site.box.depth()["dead_letters"] == 2
     assert site.box.depth()["records"] == 0
+
+
+def test_the_rows_of_a_dead_letter_are_told_as_a_gap():
+    """[delivery-2.5]"""
+    site = Site(WINDOW + 4)
+    site.link.refuse = lambda _, p: RefusedError("too large", 413) if p in {b"2", b"3"} else None
+    site.run()
+    assert site.gaps == ["2 3 2"]
+    assert site.box.gaps() == []
+
+
+def test_gaps_are_told_before_anything_else_and_until_the_broker_has_them():
+    """[delivery-2.4]"""
+    site, tries = Site(20, bytes_max=500), []
+    kept = site.box.depth()["records"]
+
+    def refuse(topic, payload):
+        tries.append(topic)
+        return UnavailableError("quota") if len(tries) < 3 else None
+
+    site.link.refuse = refuse
+    site.run()
+    assert 0 < kept < 20
+    assert tries[:4] == ["gap", "gap", "gap", "t"]
+    assert site.gaps == [f"0 {19 - kept} {20 - kept}"]
+    assert site.arrived == list(range(20 - kept, 20))
+
+
+def test_a_gap_the_broker_will_not_hear_of_holds_nothing_up():
+    site = Site(4)
+    site.link.refuse = lambda t, p: RefusedError("no") if t == "gap" or p == b"1" else None
+    site.run()
+    assert site.arrived == [0, 2, 3]
+    assert site.box.gaps() == []
+
+
+def test_events_overtake_scores():
+    """[delivery-2.3]"""
+    site = Site(3 * WINDOW)
+    site.link.up.clear()
+    site.run(
+        lambda: site.box.add(Entry([Record("t", b"999", priority=0)])),
+        site.link.up.set,
+    )
+    assert site.arrived == [999, *range(3 * WINDOW)]
 
 
 def test_a_dead_letter_beside_a_lost_one_is_counted_once():
@@ -153,7 +207,7 @@ def test_a_dead_letter_beside_a_lost_one_is_counted_once():
 
     site.link.refuse = refuse
     site.run()
-    assert site.uplink.dead_letters == 1
+    assert site.box.depth()["dead_letters"] == 1
     assert sorted(site.arrived) == [0, 1, 3]
 
 

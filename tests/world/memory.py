@@ -9,6 +9,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from agent.core.errors import UnavailableError
 from agent.core.names import ModelRef
 from agent.core.packages import FileEntry, Package
 from agent.core.rollout import Rollout
-from agent.ports import Entry, Partial, Record
+from agent.ports import Entry, Gap, Partial, Record
 
 OVERHEAD_BYTES = 64  # of a record, beside topic and payload
 
@@ -72,7 +73,11 @@ class MemoryOutbox:
         self._records: dict[int, Record] = {}
         self._accounts: dict[tuple[str, str], bytes] = {}
         self._marks: dict[str, bytes] = {}
-        self._gaps: list[tuple[str, str, int, int]] = []
+        self.dead_letters: list[tuple[Record, str]] = []
+        self.tidied = 0
+        self._untold: dict[int, Gap] = {}
+        self._pinned: set[int] = set()  # given to be sent: not to be given up now
+        self._ids = 0
         self._given_up = 0
         self._ticket = self._durable = self._id = 0
         self._waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
@@ -133,8 +138,13 @@ class MemoryOutbox:
             while True:
                 event.clear()
                 with self._lock:
-                    newer = (pair for pair in self._records.items() if pair[0] > after)
-                    if found := list(islice(newer, records_max)):
+                    if self._untold:
+                        return []
+                    order = sorted(self._records, key=lambda i: (self._records[i].priority, i))
+                    newer = ((i, self._records[i]) for i in order if i > after)
+                    found = list(islice(newer, records_max))
+                    self._pinned = {i for i, _ in found}
+                    if found:
                         return found
                 await event.wait()
         finally:
@@ -145,15 +155,37 @@ class MemoryOutbox:
             for record_id in ids:
                 self._records.pop(record_id, None)
 
+    def bury(self, record_id: int, why: str) -> None:
+        with self._lock:
+            if (record := self._records.pop(record_id, None)) is not None:
+                self.dead_letters.append((record, why))
+                self._give_up(record, "refused")
+
+    def gaps(self) -> Sequence[Gap]:
+        with self._lock:
+            return list(self._untold.values())
+
+    def told(self, gaps: Sequence[Gap]) -> None:
+        with self._lock:
+            for gap in gaps:
+                now = self._untold.pop(gap.id)
+                if now.rows > gap.rows:
+                    self._ids += 1
+                    more = {"id": self._ids, "rows": now.rows - gap.rows}
+                    self._untold[self._ids] = replace(now, first_seq=gap.last_seq + 1, **more)
+
+    def tidy(self) -> None:
+        self.tidied += 1
+
     def depth(self) -> Mapping[str, int]:
         with self._lock:
             size = sum(map(_weight, self._records.values()))
-            return {"records": len(self._records), "bytes": size, "gaps": self._given_up}
-
-    def take_gaps(self) -> Sequence[tuple[str, str, int, int]]:
-        """(stream, model, first seq, rows) of what was given up since last asked."""
-        gaps, self._gaps = self._gaps, []
-        return gaps
+            return {
+                "records": len(self._records),
+                "bytes": size,
+                "gaps": self._given_up,
+                "dead_letters": len(self.dead_letters),
+            }
 
     def close(self) -> None:
         """Let go of the descriptors."""
@@ -165,10 +197,27 @@ class MemoryOutbox:
         for record_id in sorted(self._records, key=lambda i: (-self._records[i].priority, i)):
             if size <= self._bytes_max:
                 return
+            if record_id in self._pinned:
+                continue
             record = self._records.pop(record_id)
             size -= _weight(record)
-            self._given_up += record.rows
-            self._gaps.append((record.stream, record.model, record.first_seq, record.rows))
+            self._give_up(record, "full")
+
+    def _give_up(self, record: Record, reason: str) -> None:
+        self._given_up += record.rows
+        if not record.rows:
+            self._ids += 1
+            self._untold[self._ids] = Gap(self._ids, "", record.model, reason, 0, 0, 1)
+            return
+        key = (record.stream, record.model, reason)
+        last = record.first_seq + record.rows - 1
+        for gap in self._untold.values():
+            if (gap.stream, gap.model, gap.reason) == key and gap.last_seq + 1 == record.first_seq:
+                more = {"last_seq": last, "rows": gap.rows + record.rows}
+                self._untold[gap.id] = replace(gap, **more)
+                return
+        self._ids += 1
+        self._untold[self._ids] = Gap(self._ids, *key, record.first_seq, last, record.rows)
 
 
 def _weight(record: Record) -> int:
@@ -210,6 +259,10 @@ class FolderStore:
 
     def partial(self, package: Package, file: FileEntry) -> MemoryPartial:
         return self.partials.setdefault(file.sha256, MemoryPartial(file.size))
+
+    def fetched(self, package: Package, file: FileEntry) -> bytes | None:
+        partial = self.partials.get(file.sha256)
+        return bytes(partial.body) if partial is not None and not partial.holes() else None
 
     def adopt(self, package: Package) -> Path:
         self._fail()

@@ -1,7 +1,8 @@
 """The file, its one connection and its one writer thread.
 
 Everyone hands the thread functions of the connection; it runs them in batches, one transaction a
-batch.  It decides nothing about what is in the tables.
+batch.  It decides nothing about what is in the tables: on a full disk it gives back its ballast and
+has whoever keeps much (`relief`) give some of it up.
 """
 
 import contextlib
@@ -11,15 +12,16 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import structlog
 
+from agent.adapters.sqlite import schema
+from agent.adapters.sqlite.ballast import Ballast
 from agent.core.errors import RefusedError, UnavailableError
 
 T = TypeVar("T")
 Job = Callable[[sqlite3.Connection], Any]
-Order = tuple[Job, Future[Any] | None, Callable[[Any], None] | None]
 
 logger = structlog.get_logger(__name__)
 
@@ -34,25 +36,17 @@ PRAGMAS = (
     "journal_size_limit=1048576",
     "mmap_size=0",
 )
-SCHEMA_VERSION = 1
-SCHEMA = """
-CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE rollout (model TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE document (name TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE account (
-    stream TEXT NOT NULL, model TEXT NOT NULL, body BLOB NOT NULL, PRIMARY KEY (stream, model)
-) WITHOUT ROWID;
-CREATE TABLE mark (stream TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE outbox (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL, payload BLOB NOT NULL,
-    rows INTEGER NOT NULL, priority INTEGER NOT NULL,
-    stream TEXT NOT NULL, model TEXT NOT NULL, first_seq INTEGER NOT NULL
-);
-"""
 
 
 class _DamagedError(sqlite3.DatabaseError):
     """What is in the file is no database of ours."""
+
+
+class _Order(NamedTuple):
+    job: Job
+    future: Future[Any] | None = None
+    done: Callable[[Any], None] | None = None
+    spare: Job | None = None
 
 
 class Database:
@@ -65,7 +59,9 @@ class Database:
             why = f"cannot make the store {path.parent}: {error.strerror}; see store.dir"
             raise UnavailableError(why) from error
         self.path = path
-        self._orders: deque[Order] = deque()
+        self._ballast = Ballast(path.with_name("ballast"))
+        self._relief: list[_Order] = []
+        self._orders: deque[_Order] = deque()
         self._wake = threading.Condition()
         self._is_urgent = False  # some order does not want to wait for others
         self._closing = False
@@ -78,25 +74,36 @@ class Database:
         """Call `watcher` in the writer thread after each commit; it must not raise or wait."""
         self._watchers.append(watcher)
 
+    def relieve(self, job: Callable[[sqlite3.Connection], T], done: Callable[[T], None]) -> None:
+        """On a full disk have `job` done, then `done`: it deletes what can be spared."""
+        self._relief.append(_Order(job, None, done))
+
+    @property
+    def has_ballast(self) -> bool:
+        """Whether there is room to spare on the disk."""
+        return self._ballast.held
+
     def submit(
         self,
         job: Callable[[sqlite3.Connection], T],
         done: Callable[[T], None],
         *,
         urgent: bool = True,
+        spare: Callable[[sqlite3.Connection], T] | None = None,
     ) -> None:
         """Have `job` done in the next commit, then `done` with its result in the writer thread.
 
         What is not `urgent` rides with the next commit that is, or makes one of its own a little
         later: a sync costs the same for one order as for many.  A disk that says no is tried again
-        until it says yes: nothing submitted is lost or reordered while the process lives.
+        until it says yes: nothing submitted is lost or reordered while the process lives.  `spare`
+        is what to do instead if the disk is full and nothing could make room for `job`.
         """
-        self._put((job, None, done), urgent=urgent)
+        self._put(_Order(job, None, done, spare), urgent=urgent)
 
     def future(self, job: Callable[[sqlite3.Connection], T]) -> "Future[T]":
         """As `submit`; the future is done when the commit that holds `job` is durable."""
         future: Future[T] = Future()
-        self._put((job, future, None), urgent=True)
+        self._put(_Order(job, future), urgent=True)
         return future
 
     def call(self, job: Callable[[sqlite3.Connection], T]) -> T:
@@ -117,7 +124,7 @@ class Database:
             self._wake.notify()
         self._thread.join()
 
-    def _put(self, order: Order, *, urgent: bool) -> None:
+    def _put(self, order: _Order, *, urgent: bool) -> None:
         with self._wake:
             if self._closing:
                 msg = f"{self.path} is closed"
@@ -151,10 +158,9 @@ class Database:
             (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
             if found != "ok":
                 raise _DamagedError(found)
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            if version == 0:
-                script = f"BEGIN; {SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;"
-                connection.executescript(script)
+            if not schema.settle(connection):
+                msg = "a later version of the agent wrote it"
+                raise _DamagedError(msg)
         except sqlite3.Error as error:
             connection.close()
             if not isinstance(error, sqlite3.OperationalError):
@@ -166,7 +172,7 @@ class Database:
         return connection
 
     def _write(self) -> None:
-        orders: list[Order] = []
+        orders: list[_Order] = []
         while True:
             with self._wake:
                 if orders:  # the disk said no
@@ -185,24 +191,57 @@ class Database:
                     self._connection.close()
                 return
 
-    def _commit(self, orders: list[Order]) -> list[Order]:
+    def _commit(self, orders: list[_Order]) -> list[_Order]:
         """All orders in one transaction; returns those to be tried again if the disk said no."""
+        error = self._tried(orders)
+        if error is not None and _is_full(error):
+            self._make_room(error)
+            error = self._tried(orders)
+            if error is not None and _is_full(error):
+                return self._squeeze(orders)
+        if error is not None:
+            return self._not_done(orders, error)
+        self._ballast.take()
+        return []
+
+    def _make_room(self, error: sqlite3.Error) -> None:
+        if self._ballast.held:
+            logger.warning("disk full, making room", path=str(self.path), why=str(error))
+        self._ballast.release()
+        self._tried(self._relief)
+        with contextlib.suppress(sqlite3.Error):  # not truncated: this room stays ours
+            self._connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
+
+    def _squeeze(self, orders: list[_Order]) -> list[_Order]:
+        """One order at a time, so that none takes along another; behind one that waits all wait."""
+        for n, order in enumerate(orders):
+            error = self._tried([order])
+            if error is not None and order.spare is not None:
+                error = self._tried([order._replace(job=order.spare)])
+            if error is not None:
+                return self._not_done(orders[n:], error)
+        return []
+
+    def _tried(self, orders: list[_Order]) -> sqlite3.Error | None:
         try:
-            results = self._transaction([job for job, _, _ in orders])
+            results = self._transaction([order.job for order in orders])
         except sqlite3.Error as error:
-            logger.warning("commit failed", path=str(self.path), why=str(error))
-            for _, future, _ in orders:
-                if future is not None:
-                    future.set_exception(error)
-            return [order for order in orders if order[1] is None]
-        for (_, future, done), result in zip(orders, results, strict=True):
-            if future is not None:
-                future.set_result(result)
-            if done is not None:
-                done(result)
+            return error
+        for order, result in zip(orders, results, strict=True):
+            if order.future is not None:
+                order.future.set_result(result)
+            if order.done is not None:
+                order.done(result)
         for watcher in self._watchers:
             watcher()
-        return []
+        return None
+
+    def _not_done(self, orders: list[_Order], error: sqlite3.Error) -> list[_Order]:
+        logger.warning("commit failed", path=str(self.path), why=str(error))
+        for order in orders:
+            if order.future is not None:
+                order.future.set_exception(error)
+        return [order for order in orders if order.future is None]
 
     def _transaction(self, jobs: list[Job]) -> list[object]:
         self._connection.execute("BEGIN IMMEDIATE")
@@ -214,3 +253,7 @@ class Database:
                 self._connection.execute("ROLLBACK")
             raise
         return results
+
+
+def _is_full(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL

@@ -1,8 +1,8 @@
-"""The outbox: what is accepted is durable, goes out in order, and is bounded.
+"""The outbox: what is accepted is durable, goes out by priority and in order, and is bounded.
 
-While the link keeps up, records are sent from memory (`_recent`); the table is read only when that
-tail was cut, after a restart or a long time offline.  Past its bound the oldest records of the
-lowest priority are given up, counted in rows, and reported as gaps.
+While the link keeps up, records are sent from memory (`tails`); the table is read only for what
+memory has let go, after a restart or a long time offline.  What is past the bound, too old, or
+refused by the broker for good is given up, and every row of it is told as part of a gap.
 """
 
 import asyncio
@@ -10,21 +10,25 @@ import contextlib
 import socket
 import sqlite3
 import threading
-from collections import deque
-from collections.abc import Container, Mapping, Sequence
-from itertools import islice
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
 
-from agent.adapters.sqlite.database import Database
-from agent.ports import Entry, Record
+from agent.adapters.sqlite import gaps, statements
+from agent.adapters.sqlite.ageing import Ageing
+from agent.adapters.sqlite.database import RETRY_S, Database
+from agent.adapters.sqlite.gaps import Row
+from agent.adapters.sqlite.schema import PRIORITIES, PRIORITY_BITS
+from agent.adapters.sqlite.statements import Lost
+from agent.adapters.sqlite.tails import Tails
+from agent.adapters.sqlite.telling import Telling
+from agent.ports import Entry, Gap, Record
 
-RECENT_BYTES_MAX = 8 * 2**20  # of records kept in memory beside the table
-OVERHEAD_BYTES = 64  # of a row, beside topic and payload
-
-_SIZE = f"length(topic)+length(payload)+{OVERHEAD_BYTES}"
+RECENT_BYTES_MAX = 4 * 2**20  # of records kept in memory beside the table
+GIVE_BACK = 8  # a full disk costs one part in so many, so that it does not cost something each time
 
 
 class SqliteOutbox:
-    """The `Outbox` port."""
+    """The `Outbox` port.  `ageing` tells how old records are; without it none is too old."""
 
     def __init__(
         self,
@@ -33,36 +37,48 @@ class SqliteOutbox:
         recent_bytes_max: int = RECENT_BYTES_MAX,
         *,
         epoch_least: int = 1,
+        ageing: Ageing | None = None,
     ) -> None:
         self._database = database
         self._bytes_max = bytes_max
-        self._recent_bytes_max = recent_bytes_max
+        self._room = bytes_max  # less, while the disk has less
         self._lock = threading.Lock()
         self._ticket = self._durable = 0
-        self._recent: deque[tuple[int, Record]] = deque()
-        self._recent_bytes = 0
-        self._gaps: list[tuple[str, str, int, int]] = []
         self._reader, self._writer = socket.socketpair()
         self._reader.setblocking(False)
         self._writer.setblocking(False)
         self._is_told = False  # a byte waits in the socket pair
         self._waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
-        stock = database.call(lambda c: _take_stock(c, epoch_least))
-        self._records, self._bytes, self._given_up, self._epoch, self._floor = stock
-        self._newest = self._floor  # the highest id given away
+        stock = database.call(lambda c: statements.take_stock(c, epoch_least))
+        self._records, self._bytes, self._newest = stock.records, stock.bytes, stock.newest
+        self._given_up, self._dead_letters = stock.given_up, stock.dead_letters
+        self._epoch = stock.epoch
+        self._tails = Tails(recent_bytes_max, stock.behind)
+        self._pinned: frozenset[int] = frozenset()  # given to be sent: not to be given up now
+        self._telling = Telling(stock.gaps)
+        self._ageing = ageing or Ageing()
+        database.call(lambda c: self._ageing.begin(c, stock.latest))
+        self._is_evicting = False
         database.watch(self._after_commit)
+        database.relieve(self._spare_some, self._given_back)
 
     # ---- the lane's side ----
 
     def add(self, entry: Entry) -> int:
         """Queue for the next commit; returns the ticket that `committed` will reach."""
+        at = self._ageing.now()
         with self._lock:
             self._ticket += 1
             ticket = self._ticket
-            first = self._newest + 1
-            self._newest += len(entry.records)
+            ids = [
+                (min(max(record.priority, 0), PRIORITIES - 1) << PRIORITY_BITS) + n
+                for n, record in enumerate(entry.records, self._newest + 1)
+            ]
+            self._newest += len(ids)
             self._database.submit(
-                lambda c: _insert(c, entry, first), lambda _: self._inserted(ticket, entry, first)
+                lambda c: statements.insert(c, entry, ids, at),
+                lambda lost: self._inserted(ticket, entry, ids, lost),
+                spare=lambda c: statements.insert_none(c, entry),
             )
         return ticket
 
@@ -97,74 +113,162 @@ class SqliteOutbox:
     # ---- the uplink's side ----
 
     async def batch(self, after: int, records_max: int) -> Sequence[tuple[int, Record]]:
-        """The oldest durable records with ids above `after`; waits until there is at least one."""
+        """As the port says.  What it gives is not given up until the next call."""
         event = asyncio.Event()
         waiter = (asyncio.get_running_loop(), event)
         self._waiters.append(waiter)
         try:
             while True:
                 event.clear()
-                if after < self._floor:  # older than what is in memory
-                    future = self._database.future(lambda c: _select(c, after, records_max))
-                    if found := await asyncio.wrap_future(future):
-                        return found
-                if found := self._from_memory(after, records_max):
+                if self._telling.has_some:
+                    return []
+                with self._lock:
+                    found, missing = self._tails.next(after, records_max)
+                    self._pinned = frozenset(i for i, _ in found)
+                if missing is not None:
+                    found = await self._read(missing, after, records_max)
+                    if not found:
+                        continue  # nothing was missing, or the disk said no
+                if found:
                     return found
                 await event.wait()
         finally:
             self._waiters.remove(waiter)
 
+    async def _read(
+        self, priority: int, after: int, records_max: int
+    ) -> Sequence[tuple[int, Record]]:
+        def read(connection: sqlite3.Connection) -> Sequence[tuple[int, Record]]:
+            first, last = statements.span_of(priority)
+            with self._lock:
+                last = min(last, self._tails.oldest(priority) - 1)
+            found = statements.select(connection, max(first, after + 1), last, records_max)
+            with self._lock:
+                self._tails.behind[priority] = bool(found) or after > first
+                self._pinned = frozenset(i for i, _ in found)
+            return found
+
+        try:
+            return await asyncio.wrap_future(self._database.future(read))
+        except sqlite3.Error:
+            await asyncio.sleep(RETRY_S)
+            return ()
+
     def accept(self, ids: Sequence[int]) -> None:
         """The far side has these: forget them."""
-        gone = set(ids)
         with self._lock:
-            while self._recent and self._recent[0][0] in gone:
-                gone.discard(self._recent[0][0])
-                self._forget_oldest()
-            if gone:  # one in the middle of a window has failed
-                self._drop(gone)
-        self._database.submit(lambda c: _delete(c, ids), self._deleted, urgent=False)
+            self._tails.drop(ids)
+        self._database.submit(lambda c: statements.delete(c, ids), self._deleted, urgent=False)
+
+    def bury(self, record_id: int, why: str) -> None:
+        """The far side will never take this one."""
+        with self._lock:
+            self._tails.drop([record_id])
+        self._database.submit(lambda c: statements.bury(c, record_id, why), self._buried)
+
+    def gaps(self) -> Sequence[Gap]:
+        """Some of what is to be told, oldest first."""
+        return self._telling.next()
+
+    def told(self, some: Sequence[Gap]) -> None:
+        """The far side knows of these."""
+        self._telling.leave(some)
+        self._database.submit(lambda c: gaps.told(c, some), self._telling.left, urgent=False)
+
+    def tidy(self) -> None:
+        """Give up what is too old."""
+        if self._ageing.is_due():
+            limit = self._ageing.limit()
+            self._database.submit(lambda c: self._expire(c, limit), self._lost, urgent=False)
+            self._database.submit(self._ageing.store, lambda _: None, urgent=False)
 
     def depth(self) -> Mapping[str, int]:
-        """records, bytes, gaps (rows given up for want of room)."""
-        return {"records": self._records, "bytes": self._bytes, "gaps": self._given_up}
-
-    def take_gaps(self) -> Sequence[tuple[str, str, int, int]]:
-        """(stream, model, first seq, rows) of what was given up since last asked."""
-        with self._lock:
-            gaps, self._gaps = self._gaps, []
-        return gaps
+        """records, bytes, gaps (rows given up), dead_letters."""
+        return {
+            "records": self._records,
+            "bytes": self._bytes,
+            "gaps": self._given_up,
+            "dead_letters": self._dead_letters,
+        }
 
     def close(self) -> None:
         """Let go of the descriptors; the database is closed by its owner."""
         self._reader.close()
         self._writer.close()
 
+    # ---- in the writer thread: what is given up ----
+
+    def _evict(self, connection: sqlite3.Connection) -> Lost:
+        """Back under the bound."""
+        with self._lock:
+            return self._give_up(connection, self._bytes - self._room, "full")
+
+    def _spare_some(self, connection: sqlite3.Connection) -> Lost:
+        """The disk is full: room inside the file is the only room there is."""
+        with self._lock:
+            return self._give_up(connection, self._bytes // GIVE_BACK + 1, "full")
+
+    def _give_up(self, connection: sqlite3.Connection, excess: int, reason: str) -> Lost:
+        """The oldest of the lowest priority, `excess` bytes of them."""
+        gone: list[Row] = []
+        for priority in reversed(range(PRIORITIES)):
+            for row in statements.oldest(connection, priority, self._pinned):
+                if excess <= 0:
+                    break
+                excess -= row.bytes
+                gone.append(row)
+        return self._forget(connection, gone, reason)
+
+    def _expire(self, connection: sqlite3.Connection, limit: float) -> Lost:
+        with self._lock:
+            gone: list[Row] = []
+            for priority in range(PRIORITIES):
+                rows = statements.oldest(connection, priority, self._pinned)
+                gone += takewhile(lambda row: row.at < limit, rows)
+            return self._forget(connection, gone, "expired")
+
+    def _forget(self, connection: sqlite3.Connection, gone: Sequence[Row], reason: str) -> Lost:
+        self._tails.drop(row.id for row in gone)  # from now on nobody sends them
+        for row in gone:  # if this is not committed, they are in the table only
+            self._tails.behind[row.id >> PRIORITY_BITS] = True
+        return statements.give_up(connection, gone, reason)
+
     # ---- in the writer thread, after a commit ----
 
-    def _inserted(self, ticket: int, entry: Entry, first: int) -> None:
+    def _inserted(self, ticket: int, entry: Entry, ids: Sequence[int], lost: Lost | None) -> None:
         with self._lock:
-            for record_id, record in enumerate(entry.records, first):
-                self._recent.append((record_id, record))
-                self._recent_bytes += _weight(record)
-                self._records += 1
-                self._bytes += _weight(record)
-            while self._recent_bytes > self._recent_bytes_max:
-                self._forget_oldest()
             self._durable = ticket
-            if self._bytes > self._bytes_max:
-                excess = self._bytes - self._bytes_max
-                self._database.submit(lambda c: _evict(c, excess), self._evicted)
+            if lost is None:
+                for record_id, record in zip(ids, entry.records, strict=True):
+                    self._tails.add(record_id, record)
+                    self._records += 1
+                    self._bytes += statements.weight(record)
+            if self._database.has_ballast:
+                self._room = self._bytes_max
+            if self._bytes > self._room and not self._is_evicting:
+                self._is_evicting = True
+                self._database.submit(self._evict, self._evicted)
+        if lost is not None:
+            self._lost(lost)
 
-    def _evicted(self, gone: Sequence[tuple[int, int, int, str, str, int]]) -> None:
-        ids = {record_id for record_id, *_ in gone}
+    def _evicted(self, lost: Lost) -> None:
+        self._is_evicting = False
+        self._lost(lost)
+
+    def _given_back(self, lost: Lost) -> None:
+        self._lost(lost)
+        self._room = min(self._room, self._bytes)
+
+    def _lost(self, lost: Lost) -> None:
         with self._lock:
-            for _, size, rows, stream, model, first_seq in gone:
-                self._records -= 1
-                self._bytes -= size
-                self._given_up += rows
-                self._gaps.append((stream, model, first_seq, rows))
-            self._drop(ids)
+            self._records -= len(lost.gone)
+            self._bytes -= sum(row.bytes for row in lost.gone)
+            self._given_up += lost.rows
+        self._telling.grow(lost.gaps)
+
+    def _buried(self, lost: Lost) -> None:
+        self._dead_letters += len(lost.gone)
+        self._lost(lost)
 
     def _deleted(self, gone: tuple[int, int]) -> None:
         with self._lock:
@@ -179,91 +283,3 @@ class SqliteOutbox:
         for loop, event in list(self._waiters):
             with contextlib.suppress(RuntimeError):  # that loop has ended
                 loop.call_soon_threadsafe(event.set)
-
-    def _forget_oldest(self) -> None:
-        record_id, record = self._recent.popleft()
-        self._recent_bytes -= _weight(record)
-        self._floor = record_id
-
-    def _drop(self, ids: Container[int]) -> None:
-        kept = [pair for pair in self._recent if pair[0] not in ids]
-        self._recent = deque(kept)
-        self._recent_bytes = sum(_weight(record) for _, record in kept)
-
-    def _from_memory(self, after: int, records_max: int) -> list[tuple[int, Record]]:
-        with self._lock:
-            newer = (pair for pair in self._recent if pair[0] > after)
-            return list(islice(newer, records_max))
-
-
-def _weight(record: Record) -> int:
-    return len(record.topic) + len(record.payload) + OVERHEAD_BYTES
-
-
-def _take_stock(connection: sqlite3.Connection, epoch_least: int) -> tuple[int, int, int, int, int]:
-    connection.execute(
-        "INSERT OR IGNORE INTO meta VALUES ('epoch', ?), ('given_up', 0)", (epoch_least,)
-    )
-    records, size = connection.execute(f"SELECT count(*), total({_SIZE}) FROM outbox").fetchone()
-    newest = connection.execute("SELECT seq FROM sqlite_sequence WHERE name='outbox'").fetchone()
-    meta = dict(connection.execute("SELECT name, value FROM meta").fetchall())
-    return records, int(size), meta["given_up"], meta["epoch"], newest[0] if newest else 0
-
-
-def _insert(connection: sqlite3.Connection, entry: Entry, first: int) -> None:
-    rows = [
-        (i, r.topic, r.payload, r.rows, r.priority, r.stream, r.model, r.first_seq)
-        for i, r in enumerate(entry.records, first)
-    ]
-    connection.executemany(f"INSERT INTO outbox VALUES (?{', ?' * 7})", rows)
-    accounts = [(stream, model, body) for (stream, model), body in entry.accounts.items()]
-    connection.executemany("REPLACE INTO account VALUES (?, ?, ?)", accounts)
-    connection.executemany("REPLACE INTO mark VALUES (?, ?)", list(entry.marks.items()))
-
-
-def _select(
-    connection: sqlite3.Connection, after: int, records_max: int
-) -> list[tuple[int, Record]]:
-    rows = connection.execute(
-        "SELECT * FROM outbox WHERE id>? ORDER BY id LIMIT ?", (after, records_max)
-    ).fetchall()
-    return [(row[0], Record(*row[1:])) for row in rows]
-
-
-def _evict(
-    connection: sqlite3.Connection, excess: int
-) -> list[tuple[int, int, int, str, str, int]]:
-    gone = []
-    for row in connection.execute(
-        f"SELECT id, {_SIZE}, rows, stream, model, first_seq FROM outbox ORDER BY priority DESC, id"
-    ):
-        if excess <= 0:
-            break
-        excess -= row[1]
-        gone.append(row)
-    connection.executemany("DELETE FROM outbox WHERE id=?", [(row[0],) for row in gone])
-    given_up = sum(row[2] for row in gone)
-    connection.execute("UPDATE meta SET value=value+? WHERE name='given_up'", (given_up,))
-    return gone
-
-
-def _delete(connection: sqlite3.Connection, ids: Sequence[int]) -> tuple[int, int]:
-    """How many were there, and their bytes: a record may have been evicted while it was sent."""
-    sizes: list[int] = []
-    for first, last in _runs(ids):
-        found = connection.execute(
-            f"DELETE FROM outbox WHERE id BETWEEN ? AND ? RETURNING {_SIZE}", (first, last)
-        )
-        sizes += [size for (size,) in found]
-    return len(sizes), sum(sizes)
-
-
-def _runs(ids: Sequence[int]) -> list[tuple[int, int]]:
-    """First and last of each stretch without a hole."""
-    runs: list[tuple[int, int]] = []
-    for i in sorted(ids):
-        if runs and i <= runs[-1][1] + 1:
-            runs[-1] = (runs[-1][0], i)
-        else:
-            runs.append((i, i))
-    return runs

@@ -70,7 +70,9 @@ def _agent(report: HealthReport) -> Iterator[Metric]:
     outbox = report.outbox
     yield _gauge("outbox_records", "Waiting to go out.", [((), outbox.get("records", 0))])
     yield _gauge("outbox_bytes", "Waiting to go out.", [((), outbox.get("bytes", 0))])
-    yield _counter("outbox_gaps", "Rows given up for want of room.", [((), outbox.get("gaps", 0))])
+    yield _counter("outbox_gaps", "Rows given up, and told.", [((), outbox.get("gaps", 0))])
+    dead = outbox.get("dead_letters", 0)
+    yield _counter("outbox_dead_letters", "Records the broker refused for good.", [((), dead)])
 
 
 def _streams(report: HealthReport) -> Iterator[Metric]:

@@ -1,0 +1,52 @@
+"""The tables, and how a file of an earlier agent becomes one of this.
+
+An outbox id is the priority above 48 bits of a number that rises: the order of the table is the
+order of sending, and costs no index.
+"""
+
+import sqlite3
+
+VERSION = 2
+PRIORITY_BITS = 48
+PRIORITIES = 4
+
+_META = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE rollout (model TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE document (name TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE account (
+    stream TEXT NOT NULL, model TEXT NOT NULL, body BLOB NOT NULL, PRIMARY KEY (stream, model)
+) WITHOUT ROWID;
+CREATE TABLE mark (stream TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
+"""
+_OUTBOX = """
+CREATE TABLE outbox (
+    id INTEGER PRIMARY KEY, topic TEXT NOT NULL, payload BLOB NOT NULL, rows INTEGER NOT NULL,
+    stream TEXT NOT NULL, model TEXT NOT NULL, first_seq INTEGER NOT NULL, at REAL NOT NULL
+);
+CREATE TABLE gap (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, stream TEXT NOT NULL, model TEXT NOT NULL,
+    reason TEXT NOT NULL, first_seq INTEGER NOT NULL, last_seq INTEGER NOT NULL,
+    rows INTEGER NOT NULL
+);
+CREATE TABLE dead_letter (
+    id INTEGER PRIMARY KEY, topic TEXT NOT NULL, payload BLOB NOT NULL, why TEXT NOT NULL
+);
+"""
+_FROM_1 = f"""
+ALTER TABLE outbox RENAME TO outbox_1;
+{_OUTBOX}
+INSERT INTO outbox SELECT (priority << {PRIORITY_BITS}) + id, topic, payload, rows, stream, model,
+    first_seq, 0 FROM outbox_1 WHERE priority < {PRIORITIES};
+DROP TABLE outbox_1;
+"""
+_STEPS = {0: _META + _OUTBOX, 1: _FROM_1, VERSION: ""}
+
+
+def settle(connection: sqlite3.Connection) -> bool:
+    """Bring the tables to `VERSION`; False if a later agent wrote the file.  sqlite3.Error."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    steps = _STEPS.get(version)
+    if steps:
+        connection.executescript(f"BEGIN; {steps} PRAGMA user_version={VERSION}; COMMIT;")
+    return steps is not None

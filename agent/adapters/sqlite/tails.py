@@ -1,0 +1,61 @@
+"""The newest records in memory, by priority, so that what is sent soon is not read back from disk.
+
+A priority is *behind* while the table may have records of it that are older than those in memory.
+Not for itself safe between threads: its owner holds a lock.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+
+from agent.adapters.sqlite.schema import PRIORITIES, PRIORITY_BITS
+from agent.adapters.sqlite.statements import span_of, weight
+from agent.ports import Record
+
+
+class Tails:
+    """At most `bytes_max` of records."""
+
+    def __init__(self, bytes_max: int, behind: Iterable[int]) -> None:
+        self._bytes_max = bytes_max
+        self._bytes = 0
+        self._kept: list[OrderedDict[int, Record]] = [OrderedDict() for _ in range(PRIORITIES)]
+        self.behind = [False] * PRIORITIES
+        for priority in behind:
+            self.behind[priority] = True
+
+    def add(self, record_id: int, record: Record) -> None:
+        """The newest of its priority; the oldest of the lowest make room for it."""
+        self._kept[record_id >> PRIORITY_BITS][record_id] = record
+        self._bytes += weight(record)
+        for priority in reversed(range(PRIORITIES)):
+            kept = self._kept[priority]
+            while kept and self._bytes > self._bytes_max:
+                _, gone = kept.popitem(last=False)
+                self._bytes -= weight(gone)
+                self.behind[priority] = True
+
+    def drop(self, ids: Iterable[int]) -> None:
+        """These are gone from the table, or about to be."""
+        for record_id in ids:
+            gone = self._kept[record_id >> PRIORITY_BITS].pop(record_id, None)
+            if gone is not None:
+                self._bytes -= weight(gone)
+
+    def oldest(self, priority: int) -> int:
+        """The id from which on all of `priority` is in memory."""
+        return next(iter(self._kept[priority]), span_of(priority)[1] + 1)
+
+    def next(self, after: int, records_max: int) -> tuple[Sequence[tuple[int, Record]], int | None]:
+        """What to send next with ids above `after`, as far as memory knows; or the priority that
+        has to be read from the table first.
+        """
+        found: list[tuple[int, Record]] = []
+        for priority in range(after >> PRIORITY_BITS, PRIORITIES):
+            if self.behind[priority]:
+                return found, None if found else priority
+            for pair in self._kept[priority].items():
+                if len(found) == records_max:
+                    return found, None
+                if pair[0] > after:
+                    found.append(pair)
+        return found, None
