@@ -182,6 +182,7 @@ class Stream(_Section):
     columns: tuple[str, ...] = ()  # csv without a header, and float32: what the columns are called
     units: dict[str, str] = {}
     qos: Literal[0, 1] = 1
+    leaving: bool = False  # unsubscribe, and score what the broker still holds for us: scaling in
     late: Seconds = 0.0
     time_s_max_ahead: Annotated[float, Field(gt=0)] = 86400.0  # an event further ahead is absurd
     payload_bytes_max: Annotated[int, Field(ge=16, le=64 * 2**20)] = 1024 * 1024
@@ -206,6 +207,11 @@ class Stream(_Section):
             msg = f"stream {self.name} is raw float32 and needs columns, the names of its values"
             raise ValueError(msg)
         return self
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other agents take a part of it: `$share/GROUP/FILTER`."""
+        return self.topic.startswith("$share/")
 
 
 def _is_filter(topic: str) -> bool:

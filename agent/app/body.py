@@ -108,7 +108,7 @@ class Body:
             for name in names:
                 if name in marks:
                     source.resume(marks[name])
-            lane.add_source(source, names)
+            lane.add_source(choices.joining(source, names, config, lane), names)
         store = FileStore(folder, int(config.store.models_mb * 2**20))
         factory, left_out = await asyncio.to_thread(choices.factory, config, store)
         return cls(

@@ -4,7 +4,7 @@ Builds, and starts only what must run before the rest (the embedded broker).
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,8 @@ from agent.core.topics import Topics
 from agent.ports import Clock, Engine, Faces, Fetcher, Journal, Link, Source, Store, Vault
 from agent.runtime.chunked import ChunkedFetcher
 from agent.runtime.intake import Intake
+from agent.runtime.joining import Joining
+from agent.runtime.lane import Lane
 from agent.runtime.trusting import Trusting, Unanchored, Unsigned
 from agent.runtime.wishes import Resolver
 
@@ -193,6 +195,7 @@ def sources(config: Config, site: Broker, faces: LocalFaces) -> Iterator[tuple[S
                 site.mqtt,
                 client_id=f"{config.device.id}.{stream.name}",
                 streams=[(stream.name, stream.topic, stream.qos)],
+                leaving=[stream.topic] if stream.leaving else [],
                 resends_plainly=site.resends_plainly,
             )
             yield source, [stream.name]
@@ -213,6 +216,18 @@ def sources(config: Config, site: Broker, faces: LocalFaces) -> Iterator[tuple[S
             )
         elif stream.source == "http":
             yield faces.source(stream), [stream.name]
+
+
+def joining(source: Source, names: Sequence[str], config: Config, lane: Lane) -> Source:
+    """`source`; where its streams are shared with other agents, one that does not join too soon."""
+    if not any(s.name in names and s.is_shared for s in config.stream):
+        return source
+    intakes = [lane.intakes[name] for name in names]
+
+    def can_score() -> bool:
+        return any(s.slot.seat is not None for i in intakes for s in i.scorings.values())
+
+    return Joining(source, can_score)
 
 
 def factory(config: Config, store: Store) -> tuple[dict[str, tuple[str, Package]], dict[str, str]]:

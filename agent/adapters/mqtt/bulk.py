@@ -43,6 +43,7 @@ class MqttSource(Source):
             QoS 1 messages an MQTT 5 broker sends ahead of their acceptance.
         client_id: MQTT client id and session name, not the link's.
         streams: (stream, topic filter, QoS 0 or 1).
+        leaving: filters to unsubscribe; what the session still holds of them is read all the same.
         resends_plainly: the broker sends unacknowledged messages again without DUP and under new
             packet ids, as the embedded one does.
         clock: monotonic seconds; must agree with the `now` given to `tick`.
@@ -58,6 +59,7 @@ class MqttSource(Source):
         *,
         client_id: str,
         streams: Sequence[tuple[str, str, int]],
+        leaving: Sequence[str] = (),
         resends_plainly: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -67,8 +69,8 @@ class MqttSource(Source):
             settings, client_id, receive_max=settings.inflight_max, takes_any=True
         )
         self._sorter = Sorter(streams, plain=resends_plainly)
-        self._filters = self._sorter.subscriptions
-        self._obsolete: list[str] = []
+        self._filters = {t: q for t, q in self._sorter.subscriptions.items() if t not in leaving}
+        self._obsolete = list(leaving)
         self._clock = clock
         dice = random.SystemRandom().random  # devices cloned from one image must not agree
         self._redial = Redial(client_id, delay_s_max=settings.reconnect_s_max, dice=dice)
@@ -272,7 +274,9 @@ class MqttSource(Source):
         if self._obsolete:
             client.unsubscribe(self._obsolete)
             self._obsolete = []
-        if self._options.is_v5:
+        if not self._filters:
+            self._on_subscribe(client, None, 0, [], None)
+        elif self._options.is_v5:
             # Retain handling 1: retained messages only where the subscription is new.
             asked = {t: SubscribeOptions(qos=q, retainHandling=1) for t, q in self._filters.items()}
             client.subscribe(list(asked.items()))
