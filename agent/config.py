@@ -4,7 +4,6 @@ Every key can be set by the environment: EDGE_AGENT__SECTION__KEY; lists and tab
 Secrets are never in here: keys that end in `_file` name where they lie.
 """
 
-import json
 import os
 import platform
 import re
@@ -18,8 +17,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from agent.core.errors import RefusedError
 from agent.core.manifest import Name, Seconds, first_complaint
+from agent.core.names import is_id
+from agent.core.settings import overlay
 
 ENV_PREFIX = "EDGE_AGENT__"
+IOT_EDGE = ("IOTEDGE_WORKLOADURI", "EdgeHubConnectionString")  # set for modules, or by developers
 
 
 class _Section(BaseModel):
@@ -75,6 +77,16 @@ class Mqtt(_Section):
             msg = "cert_file and key_file go together"
             raise ValueError(msg)
         return self
+
+
+class Azure(_Section):
+    """The hub, where `control` is azure: IoT Edge tells a module all it needs to know."""
+
+    connection_string_file: str = ""  # for development: a device's or module's; IoT Edge needs none
+    ca_file: str = ""  # who vouches for the hub; else the trust bundle, else the system's
+    port: Annotated[int, Field(ge=1, le=65535)] = 8883
+    websockets: bool = False  # over `port`, which is then 443 for most
+    token: Annotated[Seconds, Field(ge=2, le=86400)] = 3600.0  # how long one is good
 
 
 class StoreSection(_Section):
@@ -144,6 +156,7 @@ class Report(_Section):
 
     interval: Seconds = 60.0
     receipt: Seconds = 2.0  # of latency after a swap, before its receipt goes out
+    dead: Seconds = 120.0  # not live for so long: the process ends, to be restarted; 0: never
 
 
 class Engine(_Section):
@@ -158,6 +171,7 @@ class Engine(_Section):
     )
     deaths_max: Annotated[int, Field(ge=1, le=100)] = 3  # of one version's worker within deaths_s
     deaths_s: Annotated[float, Field(gt=0)] = 300.0
+    domains: tuple[str, ...] = ()  # operator sets models may use beside ONNX's and onnxruntime's
 
 
 class BatchLimits(_Section):
@@ -171,10 +185,9 @@ class Stream(_Section):
     """One stream of readings: where it comes from and what its payloads look like."""
 
     name: Name
-    source: Literal["mqtt", "file", "http"] = "mqtt"
-    topic: str = ""
+    source: Literal["mqtt", "file", "http", "input"] = "mqtt"  # input: of a module on IoT Edge
+    topic: str = ""  # or the name of the input
     path: str = ""  # of the file to tail
-    domains: tuple[str, ...] = ()  # operator sets models may use beside ONNX's and onnxruntime's
     key: str = ""  # "{3}": level of the topic (from 0), or the name of a field; empty: one sensor
     format: Literal["json", "ndjson", "csv", "float32", "cbor", "msgpack", "sparkplug"] = "json"
     time: str = ""
@@ -194,13 +207,16 @@ class Stream(_Section):
         if self.source == "mqtt" and not self.topic:
             msg = f"stream {self.name} comes from MQTT and needs a topic"
             raise ValueError(msg)
+        if self.source == "input" and not is_id(self.topic):
+            msg = f"stream {self.name} comes from an input; its name, as topic, is missing or none"
+            raise ValueError(msg)
         if self.source == "file" and not self.path:
             msg = f"stream {self.name} comes from a file and needs a path"
             raise ValueError(msg)
         if self.topic and not _is_filter(self.topic):
             msg = f"{self.topic!r} is no topic filter: + and # stand alone in a level, # comes last"
             raise ValueError(msg)
-        if self.key.startswith("{") and self.source != "mqtt":
+        if self.key.startswith("{") and self.source not in ("mqtt", "input"):
             msg = f"stream {self.name} has no topic to take its key {self.key} from; name a field"
             raise ValueError(msg)
         if self.format == "float32" and not (self.columns or self.fields):
@@ -231,8 +247,10 @@ class FactoryModel(_Section):
 class Config(_Section):
     """Everything that may be set, whole."""
 
+    control: Literal["native", "azure", "aws"] = "native"  # azure by itself within IoT Edge
     device: Device = Field(default_factory=Device)
     mqtt: Mqtt = Mqtt()
+    azure: Azure = Azure()
     store: StoreSection = StoreSection()
     repository: Repository = Repository()
     http: Http = Http()
@@ -252,6 +270,9 @@ class Config(_Section):
             if model.stream not in names:
                 msg = f"model {model.name} wants the stream {model.stream!r}, which is not there"
                 raise ValueError(msg)
+        if self.control != "azure" and any(s.source == "input" for s in self.stream):
+            msg = 'source = "input" is an input of an IoT Edge module, and control is not azure'
+            raise ValueError(msg)
         if not self.http.is_loopback and not self.http.token_file:
             msg = f"http.bind {self.http.bind} is open to others and needs http.token_file"
             raise ValueError(msg)
@@ -272,29 +293,10 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Config:
             raise RefusedError(f"cannot read {path}: {error.strerror or error}") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise RefusedError(f"{path} is not TOML: {error}") from error
-    for name, value in environ.items():
-        if name.startswith(ENV_PREFIX):
-            _overlay(document, name.removeprefix(ENV_PREFIX).lower().split("__"), value)
+    overlay(document, environ, ENV_PREFIX)
+    if any(environ.get(name) for name in IOT_EDGE):
+        document.setdefault("control", "azure")
     try:
         return Config.model_validate(document)
     except ValidationError as error:
         raise RefusedError(f"{path or 'environment'}: {first_complaint(error)}") from error
-
-
-def _overlay(document: dict[str, Any], where: list[str], value: str) -> None:
-    for part in where[:-1]:
-        inner = document.setdefault(part, {})
-        if not isinstance(inner, dict):
-            return
-        document = inner
-    document[where[-1]] = _value(value)
-
-
-def _value(text: str) -> Any:
-    """Lists and tables are JSON; everything else is taken as text and converted by its field."""
-    if text[:1] in ("[", "{"):
-        try:
-            return json.loads(text)
-        except json.JSONDecodeError:
-            return text
-    return text

@@ -13,16 +13,17 @@ from typing import Self
 import structlog
 
 from agent.adapters.files import FileStore, FileVault
-from agent.adapters.mqtt.link import MqttLink
 from agent.adapters.sqlite.ageing import Ageing
 from agent.adapters.sqlite.database import Database
 from agent.adapters.sqlite.journal import SqliteJournal
 from agent.adapters.sqlite.outbox import SqliteOutbox
-from agent.app import choices
+from agent.app import choices, dialects
 from agent.config import Config
 from agent.core.packages import Package
 from agent.core.topics import Topics
-from agent.ports import Engine, Fetcher
+from agent.ports import Engine, Fetcher, Link
+from agent.runtime.branch import Branch
+from agent.runtime.chunked import ChunkedFetcher
 from agent.runtime.commands import Commands
 from agent.runtime.events import Events
 from agent.runtime.freshness import Freshness
@@ -34,6 +35,7 @@ from agent.runtime.receipts import SwapTrace
 from agent.runtime.reporter import Reporter
 from agent.runtime.router import Router
 from agent.runtime.uplink import Uplink
+from agent.runtime.watchdog import Watchdog
 from agent.runtime.watchman import Watchman
 from agent.runtime.wishes import Resolver, Wishes
 
@@ -53,7 +55,8 @@ class Body:
     journal: SqliteJournal
     outbox: SqliteOutbox
     store: FileStore
-    link: MqttLink
+    link: Link
+    repository: Link | None
     engine: Engine
     fetcher: Fetcher
     resolver: Resolver
@@ -98,13 +101,15 @@ class Body:
         site = choices.broker(config, rooms)
         topics = Topics(config.mqtt.root, config.device.id)
         started = datetime.fromtimestamp(clock.wall(), UTC).isoformat(timespec="seconds")
-        link = choices.link(config, site, topics, started.replace("+00:00", "Z"))
+        started = started.replace("+00:00", "Z")
+        control = dialects.control(config, site, topics, clock, started)
+        behind = control.repository or control.link
         faces = await asyncio.to_thread(choices.faces, config)
         lane = Lane(clock, outbox)
         for stream in config.stream:
             lane.intakes[stream.name] = choices.intake(stream)
         marks = outbox.marks()
-        for source, names in choices.sources(config, site, faces):
+        for source, names in (*choices.sources(config, site, faces), *control.inputs):
             for name in names:
                 if name in marks:
                     source.resume(marks[name])
@@ -118,9 +123,10 @@ class Body:
             journal=journal,
             outbox=outbox,
             store=store,
-            link=link,
+            link=control.link,
+            repository=control.repository,
             engine=choices.engine(config),
-            fetcher=choices.fetcher(config, link, rooms),
+            fetcher=choices.fetcher(config, behind, rooms, control.block_bytes_max),
             resolver=resolver,
             trust=trust,
             faces=faces,
@@ -222,6 +228,12 @@ class Body:
             works = (self.link, reporter, wishes, uplink, watchman, prover)
             running = [tasks.create_task(work.run()) for work in works]
             running.append(tasks.create_task(router.run(tasks)))
+            if self.repository is not None and isinstance(self.fetcher, ChunkedFetcher):
+                branch = Branch(self.repository, self.fetcher)
+                running.append(tasks.create_task(branch.run()))
+            if config.report.dead:
+                watchdog = Watchdog(self.clock, config.report.dead, lambda: reporter.report.live)
+                running.append(tasks.create_task(watchdog.run()))
             if config.repository.trust == "tuf":
                 running.append(tasks.create_task(freshness.run()))
             logger.info("running", device=config.device.id, http=config.http.bind)

@@ -112,11 +112,11 @@ def engine(config: Config) -> Engine:
     return ProcessEngine(Limits.of(config.engine))
 
 
-def fetcher(config: Config, link: Link, rooms: ExitStack) -> Fetcher:
-    """Where packages come from, by the repository's URL."""
+def fetcher(config: Config, link: Link, rooms: ExitStack, block_bytes_max: int) -> Fetcher:
+    """Where packages come from, by the repository's URL; in chunks over `link` where it is MQTT."""
     url = config.repository.url
     if url.startswith("mqtt:"):
-        block = min(128 * 1024, config.mqtt.packet_bytes_max // 2)
+        block = min(block_bytes_max, config.mqtt.packet_bytes_max // 2)
         return ChunkedFetcher(
             link, root=config.mqtt.root, device=config.device.id, block_bytes=block
         )
@@ -185,6 +185,8 @@ def intake(stream: Stream) -> Intake:
 
 def sources(config: Config, site: Broker, faces: LocalFaces) -> Iterator[tuple[Source, list[str]]]:
     """Every source, with the streams it feeds.
+
+    Inputs of a module come with the control link: see `dialects`.
 
     Each MQTT stream has a connection of its own, so that one whose model is slow, or that is
     paused, holds up no other.
@@ -255,7 +257,7 @@ def faces(config: Config) -> LocalFaces:
 
 
 def link(config: Config, site: Broker, topics: Topics, started: str) -> MqttLink:
-    """The control connection."""
+    """The control connection, in the native words."""
     groups = [topics.group_desired(group) for group in config.device.groups]
     online = wire.status(online=True, since=started, agent=agent.__version__)
     offline = wire.status(online=False)

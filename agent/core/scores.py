@@ -13,6 +13,7 @@ from agent.core.errors import UnfitError
 from agent.core.manifest import Label, Output, Score
 
 SCHEMA = 1
+_COLUMNS = ("key", "time", "score", "label", "alarm")
 
 
 @dataclass(slots=True)
@@ -79,6 +80,24 @@ def encode(
     if supersedes is not None:
         body["supersedes"] = dict(supersedes)
     return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def split(body: bytes, bytes_max: int) -> list[bytes]:
+    """A message of scores as several of at most `bytes_max`, in order, each whole in itself.
+
+    A single row that is larger stays as it is.  For links that take less than a batch gives.
+    """
+    if len(body) <= bytes_max:
+        return [body]
+    whole = orjson.loads(body)
+    rows = len(whole["key"])
+    if rows < 2:
+        return [body]
+    half = rows // 2
+    head = {k: v[:half] if k in _COLUMNS else v for k, v in whole.items()}
+    tail = {k: v[half:] if k in _COLUMNS else v for k, v in whole.items()}
+    tail["seq"] += half
+    return [part for each in (head, tail) for part in split(orjson.dumps(each), bytes_max)]
 
 
 def _tensor(name: str, names: Sequence[str], outputs: Sequence[Array], n: int) -> Array:

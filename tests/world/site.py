@@ -83,6 +83,7 @@ class Site:
         self.streams = streams or [{"name": "s", "topic": "plant/+", "key": "{1}", "time": "ts"}]
         self.models = list(models)
         self.settings = settings
+        self.environ = {}  # of the agent, over this process's own
         self.books, self.events, self.reported = {}, [], None
         self.reports = []
         self.process = None
@@ -145,7 +146,7 @@ class Site:
     def start(self, *, ready=False):
         """Start the agent as a process."""
         log = (self.folder / "agent.log").open("ab")
-        env = {**os.environ, "PYTHONPATH": str(ROOT)}
+        env = {**os.environ, "PYTHONPATH": str(ROOT), **self.environ}
         command = [sys.executable, "-m", "agent", "run", "--config", str(self.config())]
         self.process = subprocess.Popen(
             command, stdout=log, stderr=log, env=env, start_new_session=True

@@ -48,6 +48,7 @@ class Letter:
     correlation: bytes | None = None
     answer: Callable[[Exception | None], None] = field(default=lambda _: None)
     sent: float = 0.0
+    proves: list[Callable[[], None]] = field(default_factory=list)
 
 
 class Connection:
@@ -84,6 +85,7 @@ class Connection:
         self._inbox = inbox
         self._clock = clock
         self._flights: dict[int, Letter] = {}
+        self._unproven: list[Callable[[], None]] = []
         self._waiting: deque[Letter] = deque()
         self._answered = False  # CONNACK came
         self._subscribed = False
@@ -151,9 +153,14 @@ class Connection:
             letter.correlation = None
         self._waiting.append(letter)
 
-    def ack(self, mid: int) -> None:
-        """Tell the broker that this message need not come again."""
+    def ack(self, mid: int, proven: Callable[[], None] | None = None) -> None:
+        """Tell the broker that this message need not come again.
+
+        `proven` is called once the broker has surely read that: it has answered a later letter.
+        """
         self.client.ack(mid, qos=1)
+        if proven is not None:
+            self._unproven.append(proven)
 
     @property
     def idle(self) -> bool:
@@ -196,6 +203,7 @@ class Connection:
             letter.answer(UnavailableError(f"the link was lost while sending on {letter.topic}"))
             return
         letter.sent = self._clock()
+        letter.proves, self._unproven = self._unproven, []
         self._flights[sent.mid] = letter
 
     # ---- told by paho, from within read, write and tick ----
@@ -239,6 +247,8 @@ class Connection:
         letter = self._flights.pop(mid, None)
         if letter is None:
             return
+        for proven in letter.proves:
+            proven()
         if not reason.is_failure:
             letter.answer(None)
             return

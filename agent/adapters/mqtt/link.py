@@ -9,6 +9,7 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Protocol
 
 import structlog
 
@@ -17,7 +18,7 @@ from agent.adapters.mqtt.options import Options
 from agent.adapters.mqtt.pump import GOODBYE_S_MAX, Pump
 from agent.config import Mqtt
 from agent.core.errors import UnavailableError
-from agent.ports import Link, Message
+from agent.ports import Link, Login, Message
 
 RECEIVE_MAX = 16  # QoS 1 messages the broker may have under way to us
 INBOX_MAX = 256  # messages held for the consumer; beyond it QoS 0 is dropped, QoS 1 comes again
@@ -29,6 +30,18 @@ log = structlog.get_logger(__name__)
 
 def _nothing() -> Sequence[tuple[str, bytes, bool]]:
     return ()
+
+
+class Tap(Protocol):
+    """Takes messages out of the link before its consumer sees them; acknowledges them itself."""
+
+    def joined(self, link: "MqttLink") -> None:
+        """Whose messages these will be; once, when the link is made."""
+        ...
+
+    def took(self, message: Message, epoch: Connection, mid: int) -> bool:
+        """Whether `message` is for the tap.  In the pump's thread; must not wait or raise."""
+        ...
 
 
 class MqttLink(Link):
@@ -47,6 +60,10 @@ class MqttLink(Link):
         subscriptions: topic filters, QoS 1, renewed at each connect.
         inflight_max: publishes that may be unacknowledged at once; the broker may allow fewer.
         clock: monotonic seconds.
+        login: who we are, where that is not in `settings`.
+        retains: whether the broker keeps retained messages; where not, will and goodbye ask for
+            none.
+        taps: take some of the messages out.
 
     Raises:
         RefusedError: `settings.url` is no address.
@@ -63,9 +80,15 @@ class MqttLink(Link):
         subscriptions: Sequence[str] = (),
         inflight_max: int = 16,
         clock: Callable[[], float] = time.monotonic,
+        login: Login | None = None,
+        retains: bool = True,
+        taps: Sequence[Tap] = (),
     ) -> None:
         receive_max = max(1, min(RECEIVE_MAX, INBOX_BYTES_MAX // settings.packet_bytes_max))
-        self._options = Options(settings, client_id, receive_max=receive_max, will=will)
+        self._options = Options(
+            settings, client_id, receive_max=receive_max, will=will, login=login, retains=retains
+        )
+        self._retains = retains
         self._on_connect = on_connect
         self._goodbye = goodbye
         self._subscriptions = tuple(subscriptions)
@@ -75,6 +98,8 @@ class MqttLink(Link):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pump: Pump | None = None
         self._up = asyncio.Event()
+        self._stood = 0  # connections so far
+        self._again = asyncio.Event()  # another one stands; replaced each time
         self._publishing = 0
         self._told: deque[tuple[Callable[..., object], tuple[object, ...]]] = deque()
         self._is_telling = False  # the loop has been asked to look at `_told`
@@ -84,6 +109,9 @@ class MqttLink(Link):
         self._inbox: asyncio.Queue[tuple[Message, Connection, int]] = asyncio.Queue()
         self._owed = False  # the broker has messages that we could not hold
         self.dropped = 0  # QoS 0 messages that could not be held
+        self._taps = tuple(taps)
+        for tap in taps:
+            tap.joined(self)
 
     # ---- the port ----
 
@@ -152,6 +180,30 @@ class MqttLink(Link):
         """Until the link stands: greeted and subscribed."""
         await self._up.wait()
 
+    async def fresh(self, after: int) -> int:
+        """Until a connection later than the one numbered `after` stands; its number, from 1."""
+        while self._stood <= after or not self._up.is_set():
+            await self._again.wait()
+        return self._stood
+
+    def renew(self) -> None:
+        """Connect afresh, as planned: what is under way ends first, and the session is kept."""
+        if self._pump is not None:
+            self._pump.renew()
+
+    def bounce(self) -> None:
+        """Connect afresh at once, so that the broker sends again what was not acknowledged."""
+        if self._pump is not None:
+            self._pump.bounce()
+
+    def settle(self, epoch: Connection, mids: Sequence[int], proven: Callable[[], None]) -> None:
+        """Acknowledge what a tap took; `proven`, in the pump's thread, once the broker knows."""
+        pump = self._pump
+        if pump is not None and mids:
+            for mid in mids[:-1]:
+                pump.ack(epoch, mid)
+            pump.ack(epoch, mids[-1], proven)
+
     def trouble(self) -> str:
         """Why it does not stand, in a sentence; empty if it does.
 
@@ -174,6 +226,7 @@ class MqttLink(Link):
             window=self._inflight_max,
             delay_s_max=self._delay_s_max,
             clock=self._clock,
+            retains=self._retains,
         )
         pump.start()
         try:
@@ -190,6 +243,8 @@ class MqttLink(Link):
 
     def came(self, message: Message, epoch: Connection, mid: int) -> None:
         """A message came."""
+        if any(tap.took(message, epoch, mid) for tap in self._taps):
+            return
         held = self._came - self._finished
         held_bytes = self._came_bytes - self._finished_bytes + len(message.payload)
         if held >= INBOX_MAX or (held and held_bytes > INBOX_BYTES_MAX):
@@ -207,7 +262,7 @@ class MqttLink(Link):
 
     def stands(self) -> None:
         """The link is up."""
-        self._tell(self._up.set)
+        self._tell(self._up_again)
 
     def fell(self) -> None:
         """The link is down."""
@@ -223,6 +278,12 @@ class MqttLink(Link):
             self._is_telling = True
             with contextlib.suppress(RuntimeError):  # the loop has closed: nobody is left to tell
                 loop.call_soon_threadsafe(self._hear)
+
+    def _up_again(self) -> None:
+        self._stood += 1
+        self._up.set()
+        self._again.set()
+        self._again = asyncio.Event()
 
     def _hear(self) -> None:
         self._is_telling = False  # first: what is told from now on wakes the loop again

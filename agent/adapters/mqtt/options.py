@@ -20,6 +20,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from agent.config import Mqtt
 from agent.core.errors import RefusedError, UnavailableError
+from agent.ports import Login
 
 SESSION_S = 7 * 86400  # how long an MQTT 5 broker keeps our session while we are away
 CONNECT_S_MAX = 5.0  # of TCP and TLS, each
@@ -44,6 +45,8 @@ class Options:
         takes_any: the broker is not told of `packet_bytes_max` (over websockets it is: a frame
             cannot be passed over in pieces).
         will: topic and payload that the broker publishes, retained, when we are gone.
+        login: asked for password and authorities instead of the files in `settings`.
+        retains: whether the broker keeps retained messages; where not, the will asks for none.
 
     Raises:
         RefusedError: the address is none.
@@ -57,6 +60,8 @@ class Options:
         receive_max: int,
         will: tuple[str, bytes] | None = None,
         takes_any: bool = False,
+        login: Login | None = None,
+        retains: bool = True,
     ) -> None:
         parts = urlsplit(settings.url)
         if parts.scheme not in _PORTS or not parts.hostname:
@@ -76,6 +81,8 @@ class Options:
         self._receive_max = receive_max
         self._will = will
         self._takes_any = takes_any and not self._is_ws
+        self._login = login
+        self._retains = retains
         if self._user and not self._is_tls and self.host not in _LOOPBACK:
             log.warning("password_in_clear", broker=self.where, advice="use mqtts:// or wss://")
 
@@ -95,7 +102,7 @@ class Options:
             made.ws_set_options(path=self._path)
         if self._will:
             topic, payload = self._will
-            made.will_set(topic, payload, qos=1, retain=True)
+            made.will_set(topic, payload, qos=1, retain=self._retains)
         return made
 
     def connect(self, client: Client) -> None:
@@ -146,6 +153,8 @@ class Options:
         return wishes
 
     def _password(self) -> str | None:
+        if self._login is not None:
+            return self._login.password()
         name = self._settings.password_file
         if not name:
             return None
@@ -157,8 +166,9 @@ class Options:
 
     def _context(self) -> ssl.SSLContext:
         ask = self._settings
+        pem = self._login.authorities() if self._login is not None else ""
         try:
-            context = ssl.create_default_context(cafile=ask.ca_file or None)
+            context = ssl.create_default_context(cafile=ask.ca_file or None, cadata=pem or None)
             context.minimum_version = ssl.TLSVersion.TLSv1_2
             if ask.cert_file:
                 context.load_cert_chain(ask.cert_file, ask.key_file)

@@ -23,6 +23,7 @@ from agent.ports import Message
 
 TICK_S = 1.0
 GOODBYE_S_MAX = 3.0
+DRAIN_S_MAX = 5.0  # for what is on its way, before a planned reconnect
 
 log = structlog.get_logger(__name__)
 
@@ -57,6 +58,7 @@ class Pump:
         window: int,
         delay_s_max: float,
         clock: Callable[[], float],
+        retains: bool = True,
     ) -> None:
         name = f"mqtt-{options.client_id}"
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -65,15 +67,18 @@ class Pump:
         self._greeting = greeting
         self._goodbye = goodbye
         self._goodbye_until = 0.0
+        self._retains = retains
         self._subscriptions = subscriptions
         self._window = window
         self._clock = clock
         dice = random.SystemRandom().random  # devices cloned from one image must not agree
         self._redial = Redial(options.client_id, delay_s_max=delay_s_max, dice=dice)
         self._letters: deque[Letter] = deque()
-        self._acks: deque[tuple[Connection, int]] = deque()
+        self._acks: deque[tuple[Connection, int, Callable[[], None] | None]] = deque()
         self._is_stopping = threading.Event()
         self._bounce = threading.Event()
+        self._renew = threading.Event()
+        self._drain_until = 0.0
         self._wake_r, self._wake_w = socket.socketpair()
         self._wake_r.setblocking(False)
         self._wake_w.setblocking(False)
@@ -95,14 +100,19 @@ class Pump:
         self._letters.append(letter)
         self._wake()
 
-    def ack(self, epoch: Connection, mid: int) -> None:
+    def ack(self, epoch: Connection, mid: int, proven: Callable[[], None] | None = None) -> None:
         """Acknowledge a message, unless the connection it came over is gone."""
-        self._acks.append((epoch, mid))
+        self._acks.append((epoch, mid, proven))
         self._wake()
 
     def bounce(self) -> None:
         """Connect afresh now, so that the broker sends again what was not acknowledged."""
         self._bounce.set()
+        self._wake()
+
+    def renew(self) -> None:
+        """Connect afresh as planned: end what is on its way, disconnect in order, and come back."""
+        self._renew.set()
         self._wake()
 
     def stop(self) -> None:
@@ -136,6 +146,8 @@ class Pump:
 
     def _once(self) -> float:
         """One connection from beginning to end; returns the seconds to wait before the next."""
+        self._renew.clear()
+        self._drain_until = 0.0
         try:
             connection = Connection(
                 self._options,
@@ -157,7 +169,7 @@ class Pump:
             connection.close("")
         if self._is_stopping.is_set():
             return 0.0
-        if self._bounce.is_set():
+        if self._bounce.is_set() or (self._renew.is_set() and connection.was_up):
             self._bounce.clear()
             return 0.0
         if not connection.was_up:
@@ -207,19 +219,34 @@ class Pump:
                     log.info("mqtt_up", broker=self._options.where)
                 if self._bounce.is_set():
                     link.close("connecting afresh")
+                if self._renew.is_set() and self._drained(link):
+                    break
                 if self._is_stopping.is_set() and self._said_goodbye(link):
                     break
 
     def _pass_on(self, link: Connection) -> None:
         while self._acks:
-            epoch, mid = self._acks.popleft()
+            epoch, mid, proven = self._acks.popleft()
             if epoch is link:  # on another connection the id may stand for another message
-                link.ack(mid)
+                link.ack(mid, proven)
+        if link.is_up and self._renew.is_set():
+            return  # what comes now is for the next connection
         if link.is_up:
             while self._letters:
                 link.post(self._letters.popleft())
         else:
             self._refuse_letters()
+
+    def _drained(self, link: Connection) -> bool:
+        if not link.is_up:  # it is only just being made, with what is new
+            return False
+        if not self._drain_until:
+            self._drain_until = self._clock() + DRAIN_S_MAX
+        if not link.idle and self._clock() < self._drain_until:
+            return False
+        link.client.disconnect()
+        link.write()
+        return True
 
     def _said_goodbye(self, link: Connection) -> bool:
         if not link.is_up:
@@ -228,7 +255,7 @@ class Pump:
             topic, payload = self._goodbye
             self._goodbye = None
             self._goodbye_until = self._clock() + GOODBYE_S_MAX
-            link.post(Letter(topic, payload, retain=True))
+            link.post(Letter(topic, payload, retain=self._retains))
             link.tick()
         if not link.idle and self._clock() < self._goodbye_until:
             return False
