@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from agent.core.clouds import Azure
 from agent.core.errors import RefusedError
 from agent.core.manifest import Name, Seconds, first_complaint
 from agent.core.names import is_id
@@ -77,16 +78,6 @@ class Mqtt(_Section):
             msg = "cert_file and key_file go together"
             raise ValueError(msg)
         return self
-
-
-class Azure(_Section):
-    """The hub, where `control` is azure: IoT Edge tells a module all it needs to know."""
-
-    connection_string_file: str = ""  # for development: a device's or module's; IoT Edge needs none
-    ca_file: str = ""  # who vouches for the hub; else the trust bundle, else the system's
-    port: Annotated[int, Field(ge=1, le=65535)] = 8883
-    websockets: bool = False  # over `port`, which is then 443 for most
-    token: Annotated[Seconds, Field(ge=2, le=86400)] = 3600.0  # how long one is good
 
 
 class StoreSection(_Section):
