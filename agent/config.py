@@ -39,6 +39,7 @@ class Device(_Section):
 
     id: Name = Field(default_factory=_device_id)
     groups: tuple[Name, ...] = ()
+    key_file: str = ""  # PEM, Ed25519 or ECDSA P-256: what its receipts are signed with
 
 
 class Mqtt(_Section):

@@ -22,6 +22,7 @@ from agent.config import Config
 from agent.core.packages import Package
 from agent.core.topics import Topics
 from agent.ports import Engine, Fetcher, Link
+from agent.runtime.archive import Archive
 from agent.runtime.branch import Branch
 from agent.runtime.chunked import ChunkedFetcher
 from agent.runtime.commands import Commands
@@ -157,7 +158,9 @@ class Body:
         def changed() -> None:
             loop.call_soon_threadsafe(news.set)
 
-        models = self._models(tasks, events, changed, dice)
+        archive = choices.archive(config, self.journal, events.tell)
+        await archive.reopen()
+        models = self._models(tasks, events, archive, changed, dice)
         wishes = Wishes(
             models,
             self.journal,
@@ -201,6 +204,7 @@ class Body:
                 clock=self.clock,
                 interval_s=config.report.interval,
                 trust=self.trust,
+                archive=archive,
                 doubts=freshness.doubts,
                 news=news,
             )
@@ -213,6 +217,7 @@ class Body:
                 clock=self.clock,
                 topics=self.topics,
                 state=reporter.document,
+                receipts=archive.envelopes,
             )
             router = Router(
                 self.link,
@@ -241,18 +246,20 @@ class Body:
         finally:
             self.lane.stop(LANE_STOP_S)
             await models.close()
+            await archive.close()
 
     def _models(
         self,
         tasks: asyncio.TaskGroup,
         events: Events,
+        archive: Archive,
         changed: choices.Told,
         dice: random.Random,
     ) -> Models:
         config = self.config
 
         def receipt(model: str, trace: SwapTrace) -> None:
-            events.tell(trace.kind, model, trace.why, receipt=trace.document())
+            archive.take(model, trace)
             changed()
 
         world = World(

@@ -22,7 +22,8 @@ from agent.core.errors import RefusedError, UnavailableError, UnfitError
 from agent.core.packages import Package
 from agent.core.streams import StreamSpec
 from agent.core.topics import Topics
-from agent.ports import Clock, Engine, Faces, Fetcher, Journal, Link, Source, Store, Vault
+from agent.ports import Clock, Engine, Faces, Fetcher, Journal, Link, Signer, Source, Store, Vault
+from agent.runtime.archive import Archive
 from agent.runtime.chunked import ChunkedFetcher
 from agent.runtime.intake import Intake
 from agent.runtime.joining import Joining
@@ -157,6 +158,21 @@ def resolver(config: Config, journal: Journal, vault: Vault, clock: Clock) -> tu
     except RefusedError as error:
         raise RefusedError(f"{error}; see repository.root_file, {path}", error.code) from error
     return trusting, "tuf"
+
+
+def archive(config: Config, journal: Journal, tell: Callable[..., None]) -> Archive:
+    """Where receipts are kept, and what signs them; a device scores without its key, too."""
+    signer: Signer | None = None
+    unsigned = "device.key_file is not set"
+    if config.device.key_file:
+        from agent.adapters.device_key import DeviceKey
+
+        try:
+            signer = DeviceKey(Path(config.device.key_file))
+        except (RefusedError, UnavailableError) as error:
+            unsigned = str(error)
+            logger.warning("receipts are not signed", why=unsigned)
+    return Archive(journal, device=config.device.id, signer=signer, tell=tell, unsigned=unsigned)
 
 
 def intake(stream: Stream) -> Intake:

@@ -38,6 +38,7 @@ def check(
         ("broker", lambda: _broker(known)),
         ("repository", lambda: _repository(known)),
         ("trust", lambda: _trust(known)),
+        ("receipts", lambda: _receipts(known)),
         ("http", lambda: probe(known.http)),
         ("providers", lambda: _providers(known)),
     ]
@@ -103,6 +104,16 @@ def _trust(config: Config) -> str:
     except OSError as error:
         raise UnavailableError(f"cannot read {path}: {error.strerror}") from error
     return f"anchored in {path}"
+
+
+def _receipts(config: Config) -> str:
+    """What they would be signed with; where a key is named, one that cannot sign is a finding."""
+    if not config.device.key_file:
+        return "not signed: device.key_file is not set"
+    from agent.adapters.device_key import DeviceKey
+
+    key = DeviceKey(Path(config.device.key_file))
+    return f"signed with the {key.scheme} key {key.keyid[:8]}"
 
 
 def _providers(config: Config) -> str:

@@ -16,6 +16,7 @@ from agent.commands import (
     health,
     model,
     providers,
+    receipts,
     replay,
     repo,
     run,
@@ -67,5 +68,6 @@ app.add_typer(repo.app, name="repo")
 app.command()(deploying.deploy)
 app.command()(fleet.rollback)
 app.command()(fleet.command)
+app.add_typer(receipts.app, name="receipts")
 app.command()(replay.replay)
 app.command()(providers.providers)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from agent.core import wording
 from agent.core.manifest import finite
 
 SCHEMA = 1
@@ -85,6 +86,8 @@ class ModelHealth:
     rollbacks: int = 0
     deaths: int = 0  # of its workers
     receipt: Mapping[str, Any] = field(default_factory=dict)  # of the last swap or rollback
+    evidence: Mapping[str, Any] | None = None  # of the phase in hand, while a version is tried
+    trail: Sequence[Mapping[str, Any]] = ()  # of each phase this rollout, else the last, has left
 
     def document(self) -> dict[str, Any]:
         """As a member of `models` in the reported document."""
@@ -107,8 +110,14 @@ class ModelHealth:
             "swaps": self.swaps,
             "rollbacks": self.rollbacks,
             "worker_deaths": self.deaths,
-            "receipt": dict(self.receipt) or None,
+            "evidence": wording.worded(self.evidence) if self.evidence else None,
+            "trail": [wording.worded(evidence) for evidence in self.trail],
+            "receipt": _receipt(self.receipt) if self.receipt else None,
         }
+
+
+def _receipt(receipt: Mapping[str, Any]) -> dict[str, Any]:
+    return {**receipt, "words": wording.receipt_lines(receipt)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +167,9 @@ class HealthReport:
     streams: Mapping[str, StreamHealth] = field(default_factory=dict)
     outbox: Mapping[str, int] = field(default_factory=lambda: {"records": 0, "bytes": 0, "gaps": 0})
     groups: Sequence[str] = ()  # that the device is in; how `deploy --group` knows whom to follow
+    signing: str = ""  # what receipts are signed with, or why they are not
+    # Envelopes by model, the newest first.  Too many for every report: they have their own page.
+    receipts: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
         """The reported document."""
@@ -181,8 +193,22 @@ class HealthReport:
                 "jail": self.jail,
                 "trust": self.trust,
                 "broker": self.broker,
+                "receipts": self.signing,
             },
             "models": {name: model.document() for name, model in self.models.items()},
             "streams": {name: stream.document() for name, stream in self.streams.items()},
             "outbox": dict(self.outbox),
+        }
+
+    def receipts_document(self, model: str = "") -> dict[str, Any]:
+        """What is served at /receipts: the kept receipts of all models, or of `model`."""
+        chosen = {model: self.receipts.get(model, ())} if model else self.receipts
+        return {
+            "schema": SCHEMA,
+            "device": self.device,
+            "signing": self.signing,
+            "receipts": {
+                name: [{**e, "words": wording.receipt_lines(e["receipt"])} for e in envelopes]
+                for name, envelopes in chosen.items()
+            },
         }

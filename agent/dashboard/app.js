@@ -39,7 +39,8 @@ function showAgent(report, alive, silence) {
     ["jail", agent.jail || "none"],
     ["memory", `${number(agent.rss_mb ?? 0)} MiB`],
   ];
-  pairs(byId("facts"), agent.trust ? [...facts, ["trust", agent.trust]] : facts);
+  for (const name of ["trust", "receipts"]) if (agent[name]) facts.push([name, agent[name]]);
+  pairs(byId("facts"), facts);
 }
 
 // ---- streams and events -------------------------------------------------------------------------

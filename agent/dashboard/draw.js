@@ -4,6 +4,8 @@ export const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 export const exact = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
 export const number = (value) => (Math.abs(value) >= 100 ? whole : exact).format(value);
 
+export const brief = (digest) => digest.replace("sha256:", "").slice(0, 8);
+
 /** An element with a class and children; a child that is no element becomes text. */
 export function make(tag, className, ...children) {
   const node = document.createElement(tag);

@@ -1,6 +1,7 @@
 // One model's card: where its rollout stands, what runs, what was counted, how fast, the receipt.
 
-import { ago, draw, exact, make, number, pairs, pill, whole } from "/draw.js";
+import { ago, brief, draw, make, number, pairs, pill, whole } from "/draw.js";
+import { showReceipt } from "/receipt.js";
 
 const POINTS_MAX = 120;
 const RATE_MS_MIN = 1000;
@@ -15,7 +16,7 @@ export function newCard(template, list, name) {
   slots.name.textContent = name;
   slots.phases.append(...PHASES.map((phase) => make("li", "", make("span", "", phase))));
   list.append(root);
-  return { root, slots, rates: [], latencies: [], before: null };
+  return { root, slots, name, rates: [], latencies: [], before: null, receipt: "" };
 }
 
 /** Show `model`, a member of `models` in /state, as it was at `now` (ms, monotonic). */
@@ -32,7 +33,8 @@ export function showModel(card, model, now) {
   showRate(card, model.counts.scored, now);
   showLatency(card, model.latency_ms);
   showLaw(slots, model.counts);
-  showReceipt(slots, model.receipt);
+  showEvidence(slots.evidence, model);
+  showReceipt(card, model.receipt);
   showFoot(slots.foot, model);
 }
 
@@ -53,6 +55,18 @@ function showPhases(list, model) {
   });
 }
 
+/** What each phase of this rollout has shown; the words are the agent's own. */
+function showEvidence(list, { evidence, trail = [], phase }) {
+  const left = phase === "steady" ? [] : trail.filter((one) => one.phase !== evidence?.phase);
+  const shown = evidence ? [...left, evidence] : left;
+  list.hidden = shown.length === 0;
+  list.replaceChildren(...shown.map(({ words, verdict }) => {
+    const line = make("li", "", words);
+    line.dataset.tone = { PASS: "good", FAIL: "bad" }[verdict] ?? "busy";
+    return line;
+  }));
+}
+
 function showVersions(list, model) {
   const show = (version) => version
     ? [make("b", "", version.version ?? version.release), " ", make("code", "", brief(version.digest))]
@@ -67,8 +81,6 @@ function showVersions(list, model) {
   }
   pairs(list, entries);
 }
-
-const brief = (digest) => digest.replace("sha256:", "").slice(0, 8);
 
 function showRate(card, scored, now) {
   const { slots, before, rates } = card;
@@ -114,28 +126,6 @@ function showLaw(slots, counts) {
     : make("span", "broken", ` ✗ ${whole.format(missing)} unaccounted for`);
   const account = counts.in ? ` = ${words.join(" + ")}` : "";
   slots.law.replaceChildren(make("b", "", `${whole.format(counts.in)} in`), account, verdict);
-}
-
-function showReceipt(slots, receipt) {
-  slots["receipt-box"].hidden = !receipt;
-  if (!receipt) return;
-  const { kind = "swap", why, time, from, to, ...rest } = receipt;
-  slots["receipt-kind"].textContent = kind;
-  const entries = [["release", `${from?.release ?? "none"} → ${to?.release ?? "none"}`]];
-  if (to?.digest) entries.push(["digest", brief(to.digest)]);
-  for (const [name, value] of Object.entries(rest)) entries.push([name.replaceAll("_", " "), told(value)]);
-  if (time) entries.push(["at", new Date(time * 1000 || time).toLocaleString()]);
-  if (why) entries.push(["why", why]);
-  pairs(slots.receipt, entries);
-}
-
-/** A figure of a receipt; what has a before, a during and an after reads as a row of them. */
-function told(value) {
-  if (value === null) return "–";
-  if (typeof value === "number") return Number.isInteger(value) ? whole.format(value) : exact.format(value);
-  if (typeof value !== "object") return String(value);
-  if ("before" in value) return Object.values(value).map(told).join(" → ");
-  return Object.entries(value).map(([name, inner]) => `${name} ${told(inner)}`).join(", ");
 }
 
 function showFoot(line, model) {

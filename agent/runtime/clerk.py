@@ -2,15 +2,18 @@
 
 A receipt wants two things that come after the swap: some latency of the new version, and the memory
 once the old one has been given back.  It waits for both, but not for ever, and never past the next
-change.
+change.  It is written at the swap already, incomplete, for a power cut may come before they do; and
+once more whenever a later phase leaves its evidence.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from agent.core.names import ModelRef
+from agent.core.rollout import Phase
 from agent.ports import Clock
-from agent.runtime.receipts import SwapTrace
+from agent.runtime.receipts import SwapTrace, last_of_each_phase
 from agent.runtime.room import Room
 
 RELEASE_S_MAX = 60.0  # for the old version to be let go; a long probation keeps it loaded
@@ -18,7 +21,7 @@ LOOK_S = 0.1
 
 
 class Clerk:
-    """One open trace at a time.  `receipt` is given each when it is finished."""
+    """One open trace at a time.  `receipt` is given each when it is to be written, or once more."""
 
     def __init__(
         self, room: Room, clock: Clock, receipt: Callable[[SwapTrace], None], receipt_s: float
@@ -27,7 +30,10 @@ class Clerk:
         self._clock = clock
         self._receipt = receipt
         self._receipt_s = receipt_s
+        self._seen: Mapping[str, Any] | None = None
         self._trace: SwapTrace | None = None
+        self._last: SwapTrace | None = None  # finished, and still of the rollout in hand
+        self._evidence: list[Mapping[str, Any]] = []  # of the current or the last rollout
         self._task: asyncio.Task[None] | None = None
 
     async def open(
@@ -35,7 +41,15 @@ class Clerk:
     ) -> SwapTrace:
         """A change is about to begin: what the stream is like until now is `before`."""
         self.finish()
-        trace = self._trace = SwapTrace(kind, old, new, why=why)
+        if kind == "swap":  # a rollback belongs to the rollout that it undoes
+            self._evidence = []
+        return await self._begin(kind, old, new, why)
+
+    async def _begin(
+        self, kind: str, old: ModelRef | None, new: ModelRef | None, why: str
+    ) -> SwapTrace:
+        trace = self._trace = SwapTrace(kind, old, new, why=why, evidence=[*self._evidence])
+        self._last = None
         await self._room.watch(trace)
         return trace
 
@@ -43,10 +57,36 @@ class Clerk:
         """The open trace of the swap to `new`; begun now if a restart has lost it."""
         if self._trace is not None and self._trace.new == new and not self._trace.swapped:
             return self._trace
-        return await self.open("swap", old, new)
+        self.finish()
+        return await self._begin("swap", old, new, "")
+
+    def see(self, evidence: Mapping[str, Any]) -> None:
+        """What the phase in hand shows so far: for reports; as often as is liked."""
+        self._seen = evidence
+
+    def leave(self, evidence: Mapping[str, Any]) -> None:
+        """What a phase has shown in the end, passed or not: that goes into the receipt."""
+        self._seen = None
+        self._evidence = [*last_of_each_phase([*self._evidence, evidence])]
+        trace = self._trace or self._last
+        if trace is not None:
+            trace.evidence = self._evidence
+            if trace.swapped:
+                self._receipt(trace)
+
+    def seen_in(self, phase: Phase) -> Mapping[str, Any] | None:
+        """What was seen last in `phase`; at rest, by the watch.  None of one that broke off."""
+        of = self._seen.get("phase") if self._seen is not None else ""
+        return self._seen if of == ("watch" if phase is Phase.STEADY else phase) else None
+
+    @property
+    def trail(self) -> Sequence[Mapping[str, Any]]:
+        """The last evidence of each phase that the rollout in hand, else the last one, has left."""
+        return self._evidence
 
     def swapped(self, trace: SwapTrace) -> None:
-        """The change has happened: write its receipt when it can be written."""
+        """The change has happened: write its receipt, and again when it can be written whole."""
+        self._receipt(trace)
         self._task = asyncio.create_task(self._write(trace), name=f"receipt {trace.new}")
 
     def finish(self) -> None:
@@ -58,6 +98,7 @@ class Clerk:
         if trace is not None and trace.swapped and not trace.finished:
             trace.rss_after = self._room.rss_bytes()
             trace.finished = True
+            self._last = trace
             self._receipt(trace)
 
     async def _write(self, trace: SwapTrace) -> None:

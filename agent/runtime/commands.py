@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,10 +22,11 @@ logger = structlog.get_logger(__name__)
 
 REMEMBERED_MAX = 256  # ids, so that a command that comes twice is done once
 ASK_S_MAX = 10.0
+RECEIPTS_TOLD_MAX = 4  # of each model where none is named: an answer must pass the broker
 
 
 class Commands:
-    """`state` gives the reported document."""
+    """`state` gives the reported document; `receipts` what is kept by model, the newest first."""
 
     def __init__(
         self,
@@ -38,6 +39,7 @@ class Commands:
         clock: Clock,
         topics: Topics,
         state: Callable[[], Mapping[str, Any]],
+        receipts: Callable[[], Mapping[str, Sequence[Mapping[str, Any]]]],
     ) -> None:
         self._models = models
         self._wishes = wishes
@@ -47,6 +49,7 @@ class Commands:
         self._clock = clock
         self._topics = topics
         self._state = state
+        self._receipts = receipts
         self._done: list[str] | None = None
 
     async def take(self, name: str, message: Message) -> None:
@@ -101,7 +104,16 @@ class Commands:
             case "score":
                 return await self._score(self._model(args["model"]), args.get("inputs"))
             case _:
-                return {"state": dict(self._state())}
+                return self._diagnostics(args.get("model"))
+
+    def _diagnostics(self, model: object) -> dict[str, Any]:
+        """The state, and the receipts of `model`; the last few of each model if none is named."""
+        kept = self._receipts()
+        if isinstance(model, str) and model:
+            receipts = {model: kept.get(self._model(model).name, ())}
+        else:
+            receipts = {name: some[:RECEIPTS_TOLD_MAX] for name, some in kept.items()}
+        return {"state": dict(self._state()), "receipts": receipts}
 
     def _model(self, name: str) -> Model:
         model = self._models.rows.get(name)

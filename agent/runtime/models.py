@@ -30,14 +30,13 @@ RESTORE_S_RETRY = 5.0
 
 @dataclass(slots=True)
 class Model:
-    """One model: what it is on, what runs it, and its last receipt."""
+    """One model: what it is on, and what runs it."""
 
     name: str
     stream: str
     driver: Driver
     works: Works
     scoring: Scoring
-    receipt: SwapTrace | None = None
     trouble: str = ""  # why its active version could not be loaded
 
 
@@ -116,7 +115,7 @@ class Models:
             world.fetcher,
             world.clock,
             rollout=lambda: driver.now,
-            receipt=lambda trace: self._receipt(name, trace),
+            receipt=lambda trace: world.receipt(name, trace),
             degraded=lambda why: world.degraded(name, why),
             changed=world.changed,
             receipt_s=world.receipt_s,
@@ -202,10 +201,6 @@ class Models:
         await room.keep(loaded(rollout))
         keep = self._world.factory.union(*(kept(m.driver.now) for m in self.rows.values()))
         await asyncio.to_thread(self._world.store.collect, sorted(keep | kept(rollout)))
-
-    def _receipt(self, name: str, trace: SwapTrace) -> None:
-        self.rows[name].receipt = trace
-        self._world.receipt(name, trace)
 
     def _lost(self, scoring: Scoring, seat: object, why: str) -> None:
         assert self.healer is not None

@@ -6,12 +6,16 @@ the first of the new.  It is written by the lane's thread and read by control.
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from agent.core.evidence import Latency, Recent
 from agent.core.manifest import finite
 from agent.core.names import ModelRef
+
+PHASES_MAX = 8  # that a receipt has evidence of
+WHY_MAX = 1000
 
 
 @dataclass(slots=True, eq=False)
@@ -35,6 +39,7 @@ class SwapTrace:
     before: Latency = field(default_factory=Latency)
     during: Latency = field(default_factory=Latency)
     after: Latency = field(default_factory=Latency)
+    evidence: list[Mapping[str, Any]] = field(default_factory=list)  # of phases, as they are left
     _last_old_at: float = math.nan
 
     def watch(self, recent: Recent, now: float) -> None:
@@ -76,8 +81,9 @@ class SwapTrace:
             "kind": self.kind,
             "from": _ref(self.old),
             "to": _ref(self.new),
-            "why": self.why,
+            "why": self.why[:WHY_MAX],
             "time": self.time,
+            "complete": self.finished,
             "last_seq": self.last_old if self.last_old >= 0 else None,
             "first_seq": self.first_new if self.first_new >= 0 else None,
             "gap": self.gap,
@@ -97,7 +103,17 @@ class SwapTrace:
                 "before": round(self.rss_before / 2**20, 1),
                 "after": round(self.rss_after / 2**20, 1),
             },
+            "evidence": last_of_each_phase(self.evidence),
         }
+
+
+def last_of_each_phase(evidence: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What each phase had shown when it was left, in the order in which they first were."""
+    last = {str(document.get("phase")): document for document in evidence}
+    return [
+        {**document, "why": str(document.get("why", ""))[:WHY_MAX]}
+        for document in [*last.values()][-PHASES_MAX:]
+    ]
 
 
 def _ref(ref: ModelRef | None) -> dict[str, Any] | None:

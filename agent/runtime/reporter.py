@@ -19,6 +19,7 @@ from agent.core.names import ModelRef
 from agent.core.rollout import Blame, Phase, Rollout
 from agent.core.topics import Topics
 from agent.ports import Clock, Engine, Faces, Link, Outbox
+from agent.runtime.archive import Archive
 from agent.runtime.lane import Lane
 from agent.runtime.models import Model, Models
 from agent.runtime.proving import Prover
@@ -51,6 +52,7 @@ class Reporter:
         clock: Clock,
         interval_s: float,
         trust: str,
+        archive: Archive,
         news: asyncio.Event,
         doubts: Callable[[], Sequence[str]] = lambda: (),
     ) -> None:
@@ -69,6 +71,7 @@ class Reporter:
         self._clock = clock
         self._interval_s = interval_s
         self._trust = trust
+        self._archive = archive
         self._doubts = doubts  # for a person to see to, although it is ready
         self._changed = news  # set by whoever has something new
         self._started = clock.wall()
@@ -147,6 +150,8 @@ class Reporter:
             models=models,
             streams=streams,
             outbox=self._outbox.depth(),
+            signing=self._archive.signing,
+            receipts=self._archive.envelopes(),
         )
 
     def _snapshot(
@@ -202,7 +207,9 @@ class Reporter:
             swaps=works.swaps,
             rollbacks=works.rollbacks,
             deaths=sum(seat.evidence.deaths for seat in works.room.seats.values()),
-            receipt=model.receipt.document() if model.receipt is not None else {},
+            receipt=self._archive.newest(model.name),
+            evidence=works.clerk.seen_in(rollout.phase),
+            trail=works.clerk.trail,
         )
 
     def _version(self, model: Model, ref: ModelRef | None) -> Version | None:
@@ -275,6 +282,8 @@ def _news(report: HealthReport) -> str:
         for part in ("counts", "latency_ms", "last_reject", "last_score", "rss_mb", "next_seq"):
             model.pop(part)
         model["progress"] = round(model["progress"], 1)
+        if model["evidence"]:
+            model["evidence"] = {k: model["evidence"].get(k) for k in ("phase", "verdict")}
     return json.dumps(document, sort_keys=True)
 
 

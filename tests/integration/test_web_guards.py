@@ -111,6 +111,8 @@ def test_health_checks_need_no_token(open_faces, path):
 PATHS = [
     "/",
     "/state",
+    "/receipts",
+    "/receipts/m",
     "/metrics",
     "/events",
     "/app.js",

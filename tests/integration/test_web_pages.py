@@ -18,7 +18,7 @@ from tests.world.asking import ask
 from tests.world.waiting import eventually
 
 DASHBOARD = Path(agent.__file__).parent / "dashboard"
-PAGES = ("/livez", "/readyz", "/metrics", "/state", "/")
+PAGES = ("/livez", "/readyz", "/metrics", "/state", "/receipts", "/")
 DIGEST = "sha256:" + "a" * 64
 REPORT = HealthReport(
     "pump-7",
@@ -230,3 +230,44 @@ def test_it_answers_while_another_thread_burns_the_processor(faces):
         over.set()
         burner.join()
     assert max(took) < 1.0
+
+
+KEPT = {
+    "receipt": {
+        "number": 2,
+        "kind": "swap",
+        "to": {"release": 2},
+        "evidence": [{"phase": "shadow"}],
+    },
+    "signature": {"keyid": "k", "scheme": "ed25519", "sig": "00"},
+}
+
+
+def test_receipts_are_served_with_their_signatures_and_words(faces):
+    """[http-1.11]"""
+    faces.show(
+        HealthReport("d", models={"n": ModelHealth()}, receipts={"m": (KEPT,)}, signing="none: x")
+    )
+    told = json.loads(ask(faces.port, "/receipts").text)
+    assert (told["schema"], told["device"], told["signing"]) == (1, "d", "none: x")
+    words = ["swap none → 2", "shadow: "]
+    assert told["receipts"] == {"m": [KEPT | {"words": words}]}
+    assert json.loads(ask(faces.port, "/receipts/m").text) == told
+    assert json.loads(ask(faces.port, "/receipts/n").text)["receipts"] == {"n": []}
+    assert ask(faces.port, "/receipts/x").status == 404
+    assert ask(faces.port, "/receipts/m/1").status == 404
+
+
+def test_the_page_has_no_words_of_its_own_for_evidence(faces):
+    """[http-2.3]"""
+    evidence = {"phase": "shadow", "windows": 3, "wanted": 4, "errors": 0}
+    shown = ModelHealth(evidence=evidence, trail=[evidence], receipt=KEPT["receipt"])
+    faces.show(HealthReport("d", models={"m": shown}))
+    model = json.loads(ask(faces.port, "/state").text)["models"]["m"]
+    words = "shadow: 3 of 4 windows, 0 errors"
+    assert model["evidence"]["words"] == model["trail"][0]["words"] == words
+    assert model["receipt"]["words"] == ["swap none → 2", "shadow: "]
+    scripts = "".join(p.read_text(encoding="utf-8") for p in DASHBOARD.glob("*.js"))
+    for word in ("agree", "score distance", "of windows", "saturated"):
+        assert word not in scripts
+    assert "words" in scripts

@@ -22,6 +22,7 @@ from agent.core.packages import FileEntry, Package, digest_of
 from agent.core.rollout import Rollout
 from agent.core.topics import Topics
 from agent.ports import Message
+from agent.runtime.archive import Archive
 from agent.runtime.commands import Commands
 from agent.runtime.healing import Healer
 from agent.runtime.models import Models, World
@@ -72,6 +73,8 @@ class Plant:
         self.refused: list[tuple[str, str]] = []
         self.degraded: list[tuple[str, str]] = []
         self.receipts: list[dict[str, Any]] = []
+        self.papers = MemoryJournal()  # where receipts are kept; its saves are nobody's business
+        self.papers.rollouts = self.journal.rollouts
         self.revision = 0
         self.floors: dict[str, int] = {}  # signed: no release below may be activated again
 
@@ -107,6 +110,14 @@ class Plant:
         self.lane.add_source(self.source, self.streams)
         news = asyncio.Event()
         dice = Random(7)
+        self.archive = Archive(
+            self.papers,
+            device="d",
+            signer=None,
+            tell=lambda *_, receipt, signature: self.receipts.append(receipt),
+            unsigned="as this test has it",
+        )
+        await self.archive.reopen()
         self.models = Models(
             World(
                 lane=self.lane,
@@ -120,7 +131,7 @@ class Plant:
                 random=dice,
                 run_s_max=600.0,
                 receipt_s=2.0,
-                receipt=lambda _, trace: self.receipts.append(trace.document()),
+                receipt=self.archive.take,
                 degraded=lambda *told: self.degraded.append(told),
                 refused=lambda *told: self.refused.append(told),
                 changed=news.set,
@@ -164,6 +175,7 @@ class Plant:
             clock=self.clock,
             interval_s=60.0,
             trust="none",
+            archive=self.archive,
             news=news,
         )
         self.commands = Commands(
@@ -175,6 +187,7 @@ class Plant:
             clock=self.clock,
             topics=self.topics,
             state=self.reporter.document,
+            receipts=self.archive.envelopes,
         )
         await self.wishes.remember(["g"])
         tasks.create_task(self.wishes.run())
@@ -184,6 +197,7 @@ class Plant:
     async def stop(self) -> None:
         """What is left of a start."""
         await self.models.close()
+        await self.archive.close()
         self.source.close()
         self.lane.close()
 

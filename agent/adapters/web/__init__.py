@@ -1,6 +1,7 @@
-"""The local endpoint: /livez /readyz /metrics /state /events and the page (docs/spec/http.md).
+"""The local endpoint: /livez /readyz /metrics /state /receipts /events, and the page.
 
-It shows what it is given (`HealthReport`, events) and knows nothing else of the agent.
+It shows what it is given (`HealthReport`, events) and knows nothing else of the agent.  What each
+address answers is in docs/spec/http.md.
 """
 
 from agent.adapters.web.probe import probe

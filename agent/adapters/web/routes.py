@@ -22,6 +22,7 @@ DASHBOARD = {
     "/app.js": ("app.js", "text/javascript"),
     "/draw.js": ("draw.js", "text/javascript"),
     "/model.js": ("model.js", "text/javascript"),
+    "/receipt.js": ("receipt.js", "text/javascript"),
     "/style.css": ("style.css", "text/css"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
@@ -69,6 +70,14 @@ def application(shown: Shown, backlog: Backlog, more: list[Route]) -> Starlette:
         body = encode(_report(shown).document())
         return Response(body, media_type="application/json")
 
+    async def receipts(request: Request) -> Response:
+        if shown.last is None:
+            return say(503, shown.silence())
+        report, model = _report(shown), request.path_params.get("model", "")
+        if model and model not in report.receipts and model not in report.models:
+            return say(404, "no such model is here")
+        return Response(encode(report.receipts_document(model)), media_type="application/json")
+
     async def prometheus(_: Request) -> Response:
         if shown.last is None:
             return say(503, shown.silence())
@@ -85,12 +94,16 @@ def application(shown: Shown, backlog: Backlog, more: list[Route]) -> Starlette:
         return _Events(backlog, request.headers.get("last-event-id", ""))
 
     async def nothing(_: Request, __: Exception) -> Response:
-        return say(404, "nothing is here; see /livez /readyz /metrics /state /events and /")
+        return say(
+            404, "nothing is here; see /livez /readyz /metrics /state /receipts /events and /"
+        )
 
     pages: dict[str, Endpoint] = {
         "/livez": livez,
         "/readyz": readyz,
         "/state": state,
+        "/receipts": receipts,
+        "/receipts/{model}": receipts,
         "/metrics": prometheus,
         "/events": events,
     }
