@@ -6,6 +6,8 @@
     MisfitError         these bytes do not fit this device (memory, provider, opset): not tried
                         again until the wish or the device changes, and not quarantined
     UnfitError          verdict: these bytes are bad; never worth retrying: quarantined
+    UnprovenError       nobody's fault: a version did not show in time what was demanded of it; the
+                        same wish may be made again
     RefusedError        a wish, a document or a payload that cannot be taken; nothing changes
 
 The text of each is one sentence for a person: what happened, and what to do if anything can be.
@@ -26,6 +28,10 @@ class MisfitError(Exception):
 
 class UnfitError(Exception):
     """Verdict: these bytes are bad.  Never worth retrying."""
+
+
+class UnprovenError(Exception):
+    """A version did not show in time what was demanded of it.  Nobody is to blame."""
 
 
 class RefusedError(Exception):

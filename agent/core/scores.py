@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,14 @@ class ScoreColumns:
     score: NDArray[np.floating]
     label: list[str] | None = None
     alarm: list[bool] | None = None
+
+    def rows(self, chosen: NDArray[np.bool]) -> "ScoreColumns":
+        """The rows that are chosen [n]."""
+        return ScoreColumns(
+            self.score[chosen],
+            None if self.label is None else list(compress(self.label, chosen)),
+            None if self.alarm is None else list(compress(self.alarm, chosen)),
+        )
 
 
 def extract(output: Output, names: Sequence[str], outputs: Sequence[Array], n: int) -> ScoreColumns:

@@ -85,6 +85,29 @@ class States:
         """Whether both are states of the same names, types and shapes."""
         return self._about() == other._about()  # noqa: SLF001  # same class
 
+    def copy(self) -> "States":
+        """The same states, apart from now on."""
+        other = object.__new__(States)
+        other._states = {  # same class
+            name: _State(state.output, state.axis, state.values.copy())
+            for name, state in self._states.items()
+        }
+        return other
+
+    def blank(self) -> "States":
+        """States like these, of sensors that were not seen yet."""
+        other = self.copy()
+        for state in other._states.values():  # noqa: SLF001  # same class
+            state.values = state.values[:0]
+        return other
+
+    def follow(self, other: "States", keys: NDArray[np.int32]) -> None:
+        """Take the states of `keys` from `other`, which must be like these."""
+        self._grow(keys)
+        other._grow(keys)  # noqa: SLF001  # same class
+        for name, state in self._states.items():
+            state.values[keys] = other._states[name].values[keys]  # noqa: SLF001
+
     def forget_broken(self) -> None:
         """A sensor with a state that is no finite number begins anew, from zero."""
         for state in self._states.values():

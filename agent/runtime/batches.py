@@ -9,8 +9,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.core.scores import ScoreColumns
+from agent.core.states import States
+from agent.runtime.canary import Canary
 from agent.runtime.seats import Seat
 from agent.runtime.shares import Share
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Which score rows are superseded: `rows` rows from `seq` on, that `release` gave.
+
+    `done` is set, on the lane's thread, with the number of new rows.
+    """
+
+    release: int
+    seq: int
+    rows: int
+    done: Future[int]
 
 
 @dataclass(slots=True, eq=False)
@@ -29,6 +44,8 @@ class Chunk:
     shares: list[Share]
     asked: Future[ScoreColumns] | None = None  # a question: answered, and not counted
     orphan: bool = False  # its version was taken away, and no other makes its windows
+    again: Again | None = None  # scored again: its rows take the place of others
+    states: States | None = None  # other than its seat's: as they were then
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -85,6 +102,39 @@ def unrepeated(keys: NDArray[np.int32]) -> int:
     new = np.zeros(len(keys), bool)
     new[first] = True
     return int(np.argmin(new))
+
+
+def divided(chunk: Chunk, canary: Canary) -> list[Chunk]:
+    """The rows of the canary's sensors apart from the others; the first part has the readings."""
+    chosen = canary.chosen(chunk.keys)
+    if not chosen.any():
+        return [chunk]
+    if chosen.all():
+        chunk.seat = canary.seat
+        return [chunk]
+    windowed = chunk.seat.manifest.window is not None
+    count = 0 if windowed else int(np.count_nonzero(chosen))
+    rest = ~chosen
+    return [
+        Chunk(
+            chunk.seat,
+            chunk.keys[rest],
+            chunk.times[rest],
+            chunk.values[rest],
+            chunk.readings - count,
+            chunk.arrived,
+            list(chunk.shares),
+        ),
+        Chunk(
+            canary.seat,
+            chunk.keys[chosen],
+            chunk.times[chosen],
+            chunk.values[chosen],
+            count,
+            chunk.arrived,
+            list(chunk.shares),
+        ),
+    ]
 
 
 def _head(chunk: Chunk, take: int) -> Chunk:

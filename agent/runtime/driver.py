@@ -10,7 +10,13 @@ from random import Random
 
 import structlog
 
-from agent.core.errors import DamagedError, MisfitError, UnavailableError, UnfitError
+from agent.core.errors import (
+    DamagedError,
+    MisfitError,
+    UnavailableError,
+    UnfitError,
+    UnprovenError,
+)
 from agent.core.names import ModelRef
 from agent.core.retry import delays
 from agent.core.rollout import (
@@ -140,7 +146,7 @@ class Driver:
         for delay_s in delays(RETRY_S_FIRST, RETRY_S_MAX, self._random):
             try:
                 await self._work[begin.phase](begin.ref)
-            except (UnfitError, MisfitError, DamagedError) as error:
+            except (UnfitError, MisfitError, DamagedError, UnprovenError) as error:
                 why = str(error).removeprefix(f"{begin.ref}: ")
                 await self._inbox.put(Failed(begin.phase, begin.ref, why, _blame_of(error)))
                 return
@@ -155,7 +161,7 @@ class Driver:
                 return
 
 
-def _blame_of(error: UnfitError | MisfitError | DamagedError) -> Blame:
+def _blame_of(error: UnfitError | MisfitError | DamagedError | UnprovenError) -> Blame:
     match error:
         case UnfitError():
             return Blame.VERDICT

@@ -82,7 +82,8 @@ class Jobs:
         seat = job.chunk.seat
         if not self.may_send(seat):
             return False
-        states = seat.states.gather(job.chunk.keys) if seat.states is not None else None
+        known = job.chunk.states or seat.states
+        states = known.gather(job.chunk.keys) if known is not None else None
         inputs = seat.assembler.assemble(job.chunk.values, states)
         try:
             seat.session.submit(job.number, inputs)
@@ -94,19 +95,26 @@ class Jobs:
         seat.jobs_out += 1
         return True
 
-    def collect(self, seat: Seat) -> None:
-        """Take what the session of `seat` has answered."""
+    def collect(self, seat: Seat) -> list[Answer]:
+        """Take what the session of `seat` has answered; what was not asked here is given back."""
+        others: list[Answer] = []
         try:
             answers = seat.session.collect()
         except WorkerLostError as error:
             self.worker_lost(seat, str(error))
-            return
+            return others
         for answer in answers:
+            seat.ran(answer.run_ms)
+            if answer.job < 0:
+                seat.jobs_out -= 1
+                others.append(answer)
+                continue
             for job in self._jobs:
                 if job.number == answer.job and job.out and job.chunk.seat is seat:
                     job.answer = _remembered(seat, job.chunk, answer)
                     seat.jobs_out -= 1
                     break
+        return others
 
     def answered(self) -> Iterator[tuple[Chunk, Answer]]:
         """Take out the oldest, as long as the oldest is answered."""
@@ -134,6 +142,7 @@ class Jobs:
             return
         seat.lost = True
         seat.jobs_out = 0
+        seat.deaths += 1
         seat.evidence.deaths += 1
         running = True  # jobs are run in order: only the oldest one can be to blame
         for job in self._jobs:
@@ -149,24 +158,37 @@ class Jobs:
         self._lost(seat, why)
 
     def next_hang(self) -> float | None:
-        """When the oldest run will have taken longer than any may (monotonic)."""
-        return next((job.sent + self._run_s_max for job in self._jobs if job.out), None)
+        """When the oldest run will have taken longer than it may (monotonic)."""
+        return next((self._due(job) for job in self._jobs if job.out), None)
+
+    def _due(self, job: Job) -> float:
+        return job.sent + job.chunk.seat.run_s_max(self._run_s_max)
 
     def hung(self, now: float) -> None:
-        """Kill a worker whose run takes longer than any may."""
-        due = self.next_hang()
-        if due is not None and now >= due:
-            job = next(job for job in self._jobs if job.out)
-            logger.warning("a run hangs", model=str(job.chunk.seat.ref), after_s=self._run_s_max)
-            job.chunk.seat.session.kill()
-            job.sent = now  # its end is told by the session, and not asked for twice
+        """Kill a worker whose run takes longer than it may."""
+        job = next((job for job in self._jobs if job.out), None)
+        if job is None or now < self._due(job):
+            return
+        seat = job.chunk.seat
+        seat.evidence.hangs += 1
+        seat.evidence.why = f"it was ended after {now - job.sent:.1f} s"
+        logger.warning("a run hangs", model=str(seat.ref), after_s=round(now - job.sent, 1))
+        seat.session.kill()
+        job.sent = now  # its end is told by the session, and not asked for twice
+
+    def stood_still(self, gap_s: float) -> None:
+        """Nobody looked for `gap_s`, the machine having stopped us all: that was no run's time."""
+        for job in self._jobs:
+            if job.out:
+                job.sent += gap_s
 
 
 def _remembered(seat: Seat, chunk: Chunk, answer: Answer) -> Answer:
     """`answer`, with the states it carries kept; a failed one where they are not what was said."""
-    if seat.states is not None and not answer.error:
+    states = chunk.states or seat.states
+    if states is not None and not answer.error:
         try:
-            seat.states.scatter(chunk.keys, seat.named(answer.outputs))
+            states.scatter(chunk.keys, seat.named(answer.outputs))
         except UnfitError as error:
             return Answer(answer.job, (), answer.run_ms, str(error))
     return answer

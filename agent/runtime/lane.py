@@ -27,7 +27,12 @@ logger = structlog.get_logger(__name__)
 
 READINGS_A_TURN_MAX = 4096  # from one source, before the others have their turn
 TURN_S_MAX = 1.0  # the longest sleep: a lost wake-up costs no more than this
+STILL_S = 1.5  # more than TURN_S_MAX between two turns: the machine, or we, stood still
 UNCOMMITTED_MAX = 256  # entries on their way to disk before reading stops
+
+
+class LaneStoppedError(RuntimeError):
+    """The lane's thread has ended: a bug, which the watchman ends the agent for."""
 
 
 class Lane:
@@ -87,7 +92,7 @@ class Lane:
 
         if self._failed is not None:
             msg = "the lane has stopped"
-            raise RuntimeError(msg) from self._failed
+            raise LaneStoppedError(msg) from self._failed
         self._requests.append(run)
         self._wake()
         return future
@@ -138,7 +143,11 @@ class Lane:
         self._register()
         now = self._clock.monotonic()
         ready = self._selector.select(max(0.0, min(self._next_due(now) - now, TURN_S_MAX)))
-        self.beat = now = self._clock.monotonic()
+        before, self.beat = self.beat, self._clock.monotonic()
+        if (gap_s := self.beat - before) > STILL_S:
+            for scoring in self.scorings():
+                scoring.stood_still(gap_s)
+        now = self.beat
         wall = self._clock.wall()
         for key, _ in ready:
             if key.data == "wake":
@@ -169,10 +178,10 @@ class Lane:
         for scoring in self.scorings():
             for seat in scoring.seats():
                 if id(seat) in readable and not seat.lost:
-                    scoring.jobs.collect(seat)
+                    scoring.collect(seat, now)
             records += scoring.emit(now, wall)
             scoring.due(now)
-            scoring.jobs.hung(now)
+            scoring.hung(now)
             scoring.pump(now)
         return records
 
@@ -243,12 +252,8 @@ class Lane:
 
     def _next_due(self, now: float) -> float:
         dues = [*self._ticks.values()]
-        for scoring in self.scorings():
-            dues += [
-                due
-                for due in (scoring.ripe, scoring.next_due(), scoring.jobs.next_hang())
-                if due is not None
-            ]
+        each = (scoring.next_due(now) for scoring in self.scorings())
+        dues += [due for due in each if due is not None]
         return min(dues, default=now + TURN_S_MAX)
 
     def _close_sources(self) -> None:

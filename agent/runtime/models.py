@@ -11,12 +11,14 @@ from agent.core.errors import MisfitError, RefusedError, UnavailableError, Unfit
 from agent.core.names import ModelRef
 from agent.core.rollout import Condemned, Rollout, kept, loaded
 from agent.core.topics import Topics
-from agent.ports import Clock, Engine, Fetcher, Journal, Outbox, Store
+from agent.ports import Clock, Engine, Fetcher, Journal, Outbox, Ring, Store
 from agent.runtime.accounts import Account
 from agent.runtime.driver import Driver
+from agent.runtime.guard import Guard
 from agent.runtime.healing import Healer
 from agent.runtime.intake import Intake
 from agent.runtime.lane import Lane
+from agent.runtime.past import Past
 from agent.runtime.receipts import SwapTrace
 from agent.runtime.room import Room
 from agent.runtime.scoring import Limits, Scoring
@@ -37,6 +39,7 @@ class Model:
     driver: Driver
     works: Works
     scoring: Scoring
+    guard: Guard
     trouble: str = ""  # why its active version could not be loaded
 
 
@@ -55,6 +58,8 @@ class World:
     random: Random
     run_s_max: float
     receipt_s: float
+    ring: Ring
+    shadow_share: float
     receipt: Callable[[str, SwapTrace], None]
     degraded: Callable[[str, str], None]
     refused: Callable[[str, str], None]
@@ -119,6 +124,8 @@ class Models:
             degraded=lambda why: world.degraded(name, why),
             changed=world.changed,
             receipt_s=world.receipt_s,
+            past=Past(room, world.ring, world.journal, world.clock),
+            shadow_share=world.shadow_share,
         )
         driver = Driver(
             name,
@@ -129,7 +136,14 @@ class Models:
             changed=world.changed,
             random=world.random,
         )
-        model = self.rows[name] = Model(name, stream, driver, works, scoring)
+        guard = Guard(
+            works,
+            world.clock,
+            rollout=lambda: driver.now,
+            submit=driver.submit,
+            degraded=lambda why: world.degraded(name, why),
+        )
+        model = self.rows[name] = Model(name, stream, driver, works, scoring, guard)
         await driver.load()
         await asyncio.to_thread(world.journal.save_document, f"stream:{name}", stream.encode())
         self._tasks.create_task(self._run(model), name=f"model {name}")
@@ -173,7 +187,9 @@ class Models:
     async def _run(self, model: Model) -> None:
         """Score again first; then whatever the rollout was about."""
         await self._restore(model)
-        await model.driver.run()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(model.guard.run(), name=f"guard {model.name}")
+            await model.driver.run()
 
     async def _restore(self, model: Model) -> None:
         try:

@@ -8,6 +8,7 @@ import numpy as np
 from agent.core.blocks import Block, Column
 from agent.core.errors import RefusedError
 from agent.core.scores import ScoreColumns
+from agent.runtime.batches import Chunk
 from agent.runtime.scoring import Scoring
 
 ROWS_MAX = 1024
@@ -35,7 +36,11 @@ def ask(scoring: Scoring, inputs: object, now: float) -> "Future[ScoreColumns]":
     rows = type(seat.featurizer)(seat.manifest.features).featurize(block)
     if len(rows.keys) != n:
         raise RefusedError(f"{n - len(rows.keys)} of {n} rows are out of range or miss a feature")
-    return scoring.question(seat, rows.values, now)
+    asked: Future[ScoreColumns] = Future()
+    asked.set_running_or_notify_cancel()  # who gives up on it cannot take it from us
+    keys, times = np.zeros(n, np.int32), np.zeros(n)
+    scoring.put(Chunk(seat, keys, times, rows.values, 0, now, [], asked), now)
+    return asked
 
 
 def _columns(inputs: object, names: tuple[str, ...]) -> dict[str, Column]:

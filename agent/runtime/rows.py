@@ -1,6 +1,6 @@
 """An answer becomes score rows: evidence, numbers, account and record, in one step."""
 
-from concurrent.futures import Future
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -8,7 +8,7 @@ import numpy as np
 from agent.core.errors import RefusedError, UnfitError
 from agent.core.scores import ScoreColumns, encode, extract
 from agent.ports import Answer, Record
-from agent.runtime.batches import Chunk
+from agent.runtime.batches import Again, Chunk
 
 if TYPE_CHECKING:
     from agent.runtime.scoring import Scoring
@@ -25,22 +25,25 @@ def score_rows(
     """
     seat, rows = chunk.seat, len(chunk)
     if answer.error:
-        return None, answer.error if chunk.asked is None else refuse(chunk.asked, answer.error)
+        return None, refused(chunk, answer.error)
     names = [spec.name for spec in seat.session.outputs]
     try:
         columns = extract(seat.manifest.output, names, answer.outputs, rows)
     except UnfitError as error:
-        return None, str(error) if chunk.asked is None else refuse(chunk.asked, str(error))
+        return None, refused(chunk, str(error))
+    if chunk.again is not None:
+        return superseding(scoring, chunk, chunk.again, columns), ""
     if chunk.asked is not None:
         chunk.asked.set_result(columns)
         return None, ""
-    bad = rows - int(np.isfinite(columns.score.reshape(rows, -1)).all(axis=1).sum())
-    if bad:
+    finite = np.isfinite(columns.score.reshape(rows, -1)).all(axis=1)
+    if (sample := seat.evidence.scores) is not None:
+        sample.add(columns.score[finite])
+    if bad := rows - int(np.count_nonzero(finite)):
         seat.evidence.errors += bad
         seat.evidence.why = "the score is not a finite number"
     waited_ms = (now - chunk.arrived) * 1000.0
-    seat.evidence.windows += rows
-    seat.evidence.latency.add(waited_ms, rows)
+    seat.evidence.scored(rows, waited_ms, now)
     scoring.recent.add(waited_ms, rows, now)
     account = scoring.account
     first = account.next_seq
@@ -51,28 +54,54 @@ def score_rows(
     scoring.dirty = True
     if scoring.trace is not None:
         scoring.trace.scored(seat.ref, first, rows, waited_ms, now)
+    scoring.beside.answered(chunk, columns, answer.run_ms, first)
+    return _record(scoring, chunk, columns, first), ""
+
+
+def superseding(scoring: "Scoring", chunk: Chunk, again: Again, columns: ScoreColumns) -> Record:
+    """The record of rows that take the place of others.  They are numbered as any rows are; the
+    readings were counted when they were scored first.
+    """
+    rows, first = len(chunk), scoring.account.next_seq
+    scoring.account.next_seq += rows
+    scoring.dirty = True
+    again.done.set_result(rows)
+    told = {"release": again.release, "epoch": scoring.epoch, "seq": again.seq, "rows": again.rows}
+    return _record(scoring, chunk, columns, first, told)
+
+
+def _record(
+    scoring: "Scoring",
+    chunk: Chunk,
+    columns: ScoreColumns,
+    first: int,
+    supersedes: Mapping[str, int] | None = None,
+) -> Record:
     payload = encode(
         model=scoring.model,
-        release=seat.ref.release,
+        release=chunk.seat.ref.release,
         stream=scoring.stream,
         epoch=scoring.epoch,
         seq=first,
         keys=[scoring.keys.names[i] for i in chunk.keys.tolist()],
         times=chunk.times,
         columns=columns,
+        supersedes=supersedes,
     )
-    record = Record(
+    return Record(
         scoring.topic,
         payload,
-        rows,
+        len(chunk),
         stream=scoring.stream,
         model=scoring.model,
         first_seq=first,
     )
-    return record, ""
 
 
-def refuse(asked: "Future[ScoreColumns]", why: str) -> str:
-    """Answer a question with its failure; nothing is left to count."""
-    asked.set_exception(RefusedError(why, 422))
+def refused(chunk: Chunk, why: str) -> str:
+    """There are no scores: who waits for them is told; `why`, where readings are left to count."""
+    waits = chunk.asked or (chunk.again.done if chunk.again is not None else None)
+    if waits is None:
+        return why
+    waits.set_exception(RefusedError(why, 422))
     return ""

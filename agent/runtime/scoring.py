@@ -6,20 +6,16 @@ came, across swaps too: what one version took in, it ends, unless it is taken aw
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from agent.core.blocks import Block, Keys
-from agent.core.evidence import Recent
-from agent.core.scores import ScoreColumns
+from agent.core.latency import Recent
 from agent.core.windows import Spans
 from agent.ports import Answer, Record
+from agent.runtime import handover
 from agent.runtime.accounts import Account
 from agent.runtime.batches import Chunk, Waiting
+from agent.runtime.beside import Beside
 from agent.runtime.holds import Hold
 from agent.runtime.jobs import Jobs
 from agent.runtime.receipts import SwapTrace
@@ -64,7 +60,8 @@ class Scoring:
     slot: Slot = field(init=False)
     jobs: Jobs = field(init=False)
     shares: Shares = field(default_factory=Shares)
-    _waiting: Waiting = field(default_factory=Waiting)
+    beside: Beside = field(init=False)
+    waiting: Waiting = field(default_factory=Waiting)
     _answered: deque[tuple[Chunk, Answer]] = field(default_factory=deque)
     _halves: set[Share] = field(default_factory=set)  # bursts of which only a part is answered
 
@@ -73,8 +70,13 @@ class Scoring:
         self.jobs = Jobs(
             run_s_max=self.limits.run_s_max,
             tries_max=self.limits.tries_max,
-            lost=lambda seat, why: self.lost(self, seat, why),
+            lost=self._worker_lost,
         )
+        self.beside = Beside(self)
+
+    def _worker_lost(self, seat: Seat, why: str) -> None:
+        self.beside.worker_lost(seat)
+        self.lost(self, seat, why)
 
     def _let_go(self, seat: Seat) -> None:
         self.released(seat)  # as it is by then
@@ -90,7 +92,8 @@ class Scoring:
             if seat is not None:  # back after a time away
                 seat.debt = seat.windower.pending
         elif seat is not old:
-            self._hand_over(old, seat)
+            handover.hand_over(self, old, seat)
+        self.beside.end()
         self.dirty = True
         self.restoring = False
         if trace is not None:
@@ -98,52 +101,22 @@ class Scoring:
             self.trace = trace
         return self.slot.swap(seat)
 
-    def _hand_over(self, old: Seat, new: Seat) -> None:
-        if new.like(old):  # the same windows: they go on without a seam
-            new.featurizer, new.windower, new.debt = old.featurizer, old.windower, old.debt
-            if new.states is not None and old.states is not None and new.states.like(old.states):
-                new.states = old.states  # shared, for what is under way still writes them
-            return
-        carried = min(self.account.held, new.windower.pending)
-        new.debt = new.windower.pending - carried
-        self.account.expired += self.account.held - carried
-        self.account.held = carried
-
     def take_from(self, bad: Seat, good: Seat | None) -> None:
-        """`bad` will answer no more: what it has goes to `good`, or is rejected where that makes
-        other windows.
-        """
-        if good is not None and good.states is not None:
-            good.states.forget_broken()
-        heir = good if good is not None and good is not bad and good.like(bad) else None
-        leases = bad.leases
-        self.jobs.give(bad, heir)
-        for chunk in [c for c in self._waiting.chunks if c.seat is bad]:
-            if heir is not None:
-                self.slot.lease(heir)
-                chunk.seat = heir
-            else:
-                self._waiting.remove(chunk)
-                for share in chunk.shares:
-                    share.reject({"rolled_back": chunk.readings})
-                self._mark(chunk, parts=-1, answered=0)
-                self._give_up(chunk, "rolled_back", "the version that took it was taken away")
-        kept = sum(seat is bad for seat in self._leased())
-        for _ in range(leases - kept):
-            self.slot.release(bad)
-        self.shares.settle()
+        """`bad` will answer no more: `good` answers what it had not yet answered."""
+        handover.take_from(self, bad, good)
 
-    def _leased(self) -> list[Seat]:
-        waiting = [chunk.seat for chunk in self._waiting.chunks]
+    def leased(self) -> list[Seat]:
+        """The seat of every chunk that is on its way."""
+        waiting = [chunk.seat for chunk in self.waiting.chunks]
         answered = [chunk.seat for chunk, _ in self._answered]
         return waiting + answered + [chunk.seat for chunk in self.jobs.chunks()]
 
     def seats(self) -> set[Seat]:
         """Every seat that something here still needs."""
-        seats = set(self._leased())
+        seats = set(self.leased())
         if self.slot.seat is not None:
             seats.add(self.slot.seat)
-        return seats
+        return seats | self.beside.seats()
 
     # ---- readings in ----
 
@@ -168,6 +141,7 @@ class Scoring:
             spans = seat.windower.push(rows, now)
             account.held += len(rows.keys) - sum(spans.rejected.values())
             self._cut(seat, spans, block.arrived, share)
+            self.beside.feed(block, now)
         share.parts -= 1
         self.shares.settle()
 
@@ -182,6 +156,7 @@ class Scoring:
         if seat is not None and (spans := seat.windower.due(now)) is not None:
             self.dirty = True
             self._cut(seat, spans, now, None)
+        self.beside.due(now)
 
     def _cut(self, seat: Seat, spans: Spans, arrived: float, share: Share | None) -> None:
         account = self.account
@@ -197,50 +172,65 @@ class Scoring:
         if len(spans.keys):
             account.flying += covered
             shares = [] if share is None else [share]
-            for one in shares:
-                one.parts += 1
-            self.slot.lease(seat)
             chunk = Chunk(seat, spans.keys, spans.times, spans.values, covered, arrived, shares)
-            self._waiting.add(chunk)
+            for part in self.beside.divide(chunk):
+                for one in part.shares:
+                    one.parts += 1
+                self.slot.lease(part.seat)
+                self.waiting.add(part)
 
     # ---- batches out ----
 
     def pump(self, now: float) -> None:
-        """Send what may be sent."""
+        """Send what may be sent: first to the active version, then to its shadow."""
+        self._pump(now)
+        self.beside.pump(now)
+
+    def _pump(self, now: float) -> None:
         self.ripe = None
         if not self.jobs.resend(now):
             return
-        while chunks := self._waiting.chunks:
+        while chunks := self.waiting.chunks:
             seat = chunks[0].seat
             if not self.jobs.may_send(seat):
                 return
-            if self._waiting.rows < self.limits.rows_max:
+            if self.waiting.rows < self.limits.rows_max:
                 ripe = chunks[0].arrived + self.limits.wait_s
                 if now < ripe:
                     self.ripe = ripe
                     return
-            chunk, leases = self._waiting.next(self.limits.rows_max)
+            chunk, leases = self.waiting.next(self.limits.rows_max)
             seat.leases += leases
             if not self.jobs.add(chunk, now):
                 return
 
-    def question(self, seat: Seat, values: NDArray[Any], now: float) -> "Future[ScoreColumns]":
-        """Have `values` [n, F] scored and not counted; the future is set on the lane's thread."""
-        n, asked = len(values), Future[ScoreColumns]()
-        asked.set_running_or_notify_cancel()  # who gives up on it cannot take it from us
-        keys, times = np.zeros(n, np.int32), np.zeros(n)
-        self.slot.lease(seat)
-        self.jobs.add(Chunk(seat, keys, times, values, 0, now, [], asked), now)
-        return asked
+    def put(self, chunk: Chunk, now: float) -> None:
+        """Have `chunk` scored out of turn: a question, or what has to be scored again."""
+        self.slot.lease(chunk.seat)
+        self.jobs.add(chunk, now)
 
     # ---- scores back ----
+
+    def collect(self, seat: Seat, now: float) -> None:
+        """Take what the session of `seat` has answered."""
+        self.beside.collect(seat, self.jobs.collect(seat), now)
+
+    def hung(self, now: float) -> None:
+        """Kill a worker whose run takes longer than it may."""
+        self.jobs.hung(now)
+        self.beside.hung(now)
+
+    def stood_still(self, gap_s: float) -> None:
+        """The whole process was stopped for `gap_s`: that is nobody's hang."""
+        self.jobs.stood_still(gap_s)
+        self.beside.stood_still(gap_s)
 
     def emit(self, now: float, wall: float) -> list[Record]:
         """The records whose turn has come: those of a burst all at once."""
         whole = len(self._answered) if not self._halves else 0
         for chunk, answer in self.jobs.answered():
             self._answered.append((chunk, answer))
-            self._mark(chunk, parts=0, answered=1)
+            self.mark(chunk, parts=0, answered=1)
             if not self._halves:
                 whole = len(self._answered)
         records = [
@@ -254,22 +244,23 @@ class Scoring:
     def _record(self, chunk: Chunk, answer: Answer, now: float, wall: float) -> Record | None:
         record, why = score_rows(self, chunk, answer, now, wall)
         if why and chunk.orphan:
-            self._give_up(chunk, "rolled_back", why)
+            self.give_up(chunk, "rolled_back", why)
         elif why:
             chunk.seat.evidence.errors += len(chunk)
             chunk.seat.evidence.why = why
-            self._give_up(chunk, "run", why)
-        self._mark(chunk, parts=-1, answered=-1)
+            self.give_up(chunk, "run", why)
+        self.mark(chunk, parts=-1, answered=-1)
         self.slot.release(chunk.seat)
         return record
 
-    def _mark(self, chunk: Chunk, *, parts: int, answered: int) -> None:
+    def mark(self, chunk: Chunk, *, parts: int, answered: int) -> None:
+        """What has become of a chunk, for the bursts it is of."""
         for share in chunk.shares:
             share.parts += parts
             share.answered += answered
             (self._halves.add if share.is_half else self._halves.discard)(share)
 
-    def _give_up(self, chunk: Chunk, reason: str, why: str) -> None:
+    def give_up(self, chunk: Chunk, reason: str, why: str) -> None:
         """These readings will have no score."""
         self.dirty = True
         self.account.flying -= chunk.readings
@@ -284,16 +275,19 @@ class Scoring:
 
     # ---- what to wait for ----
 
-    def next_due(self) -> float | None:
-        """When silence will close a window (monotonic)."""
-        return self.slot.seat.windower.next_due() if self.slot.seat is not None else None
+    def next_due(self, now: float) -> float | None:
+        """When there will be something to do (monotonic), if nothing else happens."""
+        times = [self.jobs.next_hang(), self.ripe, *self.beside.dues(now)]
+        if self.slot.seat is not None:
+            times.append(self.slot.seat.windower.next_due())
+        return min((time for time in times if time is not None), default=None)
 
     @property
     def idle(self) -> bool:
         """Whether nothing is on its way."""
-        return not (self._waiting.chunks or self.jobs or self._answered)
+        return not (self.waiting.chunks or self.jobs or self._answered)
 
     @property
     def closed(self) -> bool:
         """Whether its stream must not be read for now."""
-        return self.restoring or self._waiting.rows >= ROWS_WAITING_MAX
+        return self.restoring or self.waiting.rows >= ROWS_WAITING_MAX

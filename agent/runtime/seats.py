@@ -16,6 +16,10 @@ from agent.core.tensors import Assembler
 from agent.core.windows import Windower
 from agent.ports import Array, Session
 
+RUNS_TO_KNOW = 20  # of a version before its own runs say what is too long
+HANG_RATIO = 20.0  # times its slowest run
+HANG_S_MIN = 2.0  # no run shorter than this is a hang: a busy machine stops everybody for a while
+
 
 @dataclass(slots=True, eq=False)
 class Seat:
@@ -27,12 +31,16 @@ class Seat:
     windower: Windower
     assembler: Assembler
     states: States | None
+    states_then: States | None = None  # as they were when another version took over on probation
     evidence: Evidence = field(default_factory=Evidence)
     leases: int = 0
     jobs_out: int = 0
     lost: bool = False  # its worker is gone and being revived
     closed: bool = False  # its session was given back: nothing is to be revived
     debt: int = 0  # readings its windows hold that an earlier version has scored already
+    deaths: int = 0  # of its worker, ever
+    runs: int = 0
+    slowest_s: float = 0.0  # of its runs
 
     @property
     def ref(self) -> ModelRef:
@@ -43,6 +51,24 @@ class Seat:
     def jobs_max(self) -> int:
         """How many jobs may be out: one where each needs the state the one before it left."""
         return 1 if self.states is not None else self.session.jobs_max
+
+    def ran(self, run_ms: float) -> None:
+        """A run has ended."""
+        self.runs += 1
+        self.slowest_s = max(self.slowest_s, run_ms / 1000.0)
+
+    def run_s_max(self, most: float) -> float:
+        """How long a run may take before it is a hang: what its runs took tells."""
+        if self.runs < RUNS_TO_KNOW:
+            return most
+        return min(most, max(HANG_S_MIN, HANG_RATIO * self.slowest_s))
+
+    def takes(self, values: Array) -> bool:
+        """Whether these are windows of its kind."""
+        window = self.manifest.window
+        width = len(self.manifest.features.names)
+        shape = (width,) if window is None else (window.length, width)
+        return values.shape[1:] == shape
 
     def revived(self) -> None:
         """A new worker holds its version: go on."""
@@ -95,6 +121,11 @@ class Slot:
             self._released(replaced)
         return replaced
 
+    def let_go(self, seat: Seat) -> None:
+        """What `seat` did beside the active one has ended."""
+        if seat.leases == 0 and seat is not self.seat:
+            self._released(seat)
+
     def lease(self, seat: Seat) -> None:
         """One more chunk or job needs `seat`."""
         seat.leases += 1
@@ -102,5 +133,4 @@ class Slot:
     def release(self, seat: Seat) -> None:
         """One less does."""
         seat.leases -= 1
-        if seat.leases == 0 and seat is not self.seat:
-            self._released(seat)
+        self.let_go(seat)

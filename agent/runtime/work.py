@@ -8,21 +8,19 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from agent.core import judge
-from agent.core.errors import DamagedError, UnavailableError, UnfitError
-from agent.core.evidence import Evidence
-from agent.core.manifest import Bars
+from agent.core.errors import DamagedError, UnavailableError
 from agent.core.names import Digest, ModelRef
 from agent.core.packages import Package
 from agent.core.rollout import Phase, Rollout
-from agent.core.wire import apply_bars
 from agent.ports import Clock, Fetcher, Store
 from agent.runtime.clerk import Clerk
+from agent.runtime.past import Past
 from agent.runtime.receipts import SwapTrace
 from agent.runtime.room import Room, read_manifest
 from agent.runtime.seats import Seat
+from agent.runtime.trials import Trials
 
-LOOK_S = 0.1  # between looks at the evidence
+TRIED = {Phase.SHADOW, Phase.CANARY, Phase.PROBATION}
 FETCHES_MAX = 3  # of bytes that turn out not to be those that were signed
 
 
@@ -41,20 +39,39 @@ class Works:
         degraded: Callable[[str], None],
         changed: Callable[[], None],
         receipt_s: float,
+        past: Past,
+        shadow_share: float,
     ) -> None:
         self.room = room
         self.packages: dict[Digest, Package] = {}
         self.overrides: Mapping[str, Any] = {}
-        self.progress = 0.0
+        self.past = past
+        self.clerk = Clerk(room, clock, receipt, receipt_s)
+        self.trials = Trials(
+            room,
+            clock,
+            overrides=lambda: self.overrides,
+            share=shadow_share,
+            keep=past.begin,
+            see=self.clerk.see,
+            leave=self.clerk.leave,
+        )
         self.swaps = 0
         self.rollbacks = 0
         self._store = store
         self._fetcher = fetcher
         self._clock = clock
         self._rollout = rollout
-        self.clerk = Clerk(room, clock, receipt, receipt_s)
         self._degraded = degraded
         self._changed = changed
+        self._fetched = 0.0
+
+    @property
+    def progress(self) -> float:
+        """Of the phase in hand, 0 to 1."""
+        if self._rollout().phase in TRIED:
+            return self.trials.progress
+        return self._fetched if self._rollout().phase is Phase.FETCHING else 0.0
 
     def by_phase(self) -> dict[Phase, Callable[[ModelRef], Awaitable[None]]]:
         """The work of each phase, for the driver."""
@@ -77,11 +94,13 @@ class Works:
             await self.verify(rollout.active)
             seat = await self.room.seat(rollout.active, background=False)
             await self.room.swap(seat, None)
+            if rollout.previous is not None:
+                await self.past.begin(seat)
             self._tell_fallback(seat)
 
     async def fetch(self, ref: ModelRef) -> None:
         """Every file of the package, into the store's partials."""
-        self.progress = 0.0
+        self._fetched = 0.0
         if await asyncio.to_thread(self._store.path_of, ref) is not None:
             return
         package = self._package(ref)
@@ -90,7 +109,7 @@ class Works:
         def count(size: int) -> None:
             nonlocal done
             done += size
-            self.progress = min(1.0, done / max(1, package.size))
+            self._fetched = min(1.0, done / max(1, package.size))
             self._changed()
 
         for file in package.files:
@@ -108,7 +127,6 @@ class Works:
 
         What is damaged or, after a power cut, missing is fetched again.
         """
-        self.progress = 0.0
         folder = await asyncio.to_thread(self._store.path_of, ref)
         tries = 0
         while folder is None:
@@ -129,27 +147,24 @@ class Works:
         """Load it at the lowest priority beside the live one, and have it reproduce its golden
         outputs in the process that will serve.
         """
-        self.progress = 0.0
         await self.clerk.open("swap", self._rollout().active, ref)
         await self.room.seat(ref, background=True)
 
     async def shadow(self, ref: ModelRef) -> None:
-        """Passes through: the candidate does not yet score beside the active version."""
-        await self.room.seat(ref, background=True)
+        """The candidate scores what the active version scores, and is heard by nobody."""
+        await self.trials.shadow(await self.room.seat(ref, background=True))
 
     async def canary(self, ref: ModelRef) -> None:
-        """Passes through: the candidate does not yet answer for a share of the sensors."""
-        await self.room.seat(ref, background=True)
+        """The candidate answers for a share of the sensors."""
+        await self.trials.canary(await self.room.seat(ref, background=True))
 
     async def promote(self, ref: ModelRef) -> None:
         """The candidate takes the stream at a batch boundary."""
-        self.progress = 0.0
         seat = await self.room.seat(ref, background=True)
         trace = await self.clerk.of(self._rollout().active, ref)
-        latency = await self.room.on_lane(
-            lambda: self.room.scoring.recent.whole(self._clock.monotonic())
-        )
-        seat.evidence = Evidence(before_p99_ms=latency.quantile(0.99))
+        await self.trials.promoted(seat)
+        if self._rollout().known_good is not None:
+            await self.past.begin(seat)
         await self.room.swap(seat, trace)
         self.clerk.swapped(trace)
         self.swaps += 1
@@ -160,29 +175,24 @@ class Works:
         seat = await self.room.seat(ref, background=False)
         if self._rollout().active == ref and self.room.scoring.slot.seat is not seat:
             await self.room.swap(seat, None)  # after a restart in mid-probation
-        bar = self._bars(seat.manifest.rollout).probation
-        began = self._clock.monotonic()
-        while True:
-            seen = seat.evidence
-            seen.seconds = self._clock.monotonic() - began
-            verdict = await self.room.on_lane(lambda seen=seen: judge.probation(seen, bar))  # type: ignore[misc]
-            self.progress = verdict.progress
-            if verdict.word == "PASS":
-                return
-            if verdict.word == "FAIL":
-                raise UnfitError(verdict.why)
-            await asyncio.sleep(LOOK_S)
+            if self._rollout().known_good is not None:
+                await self.past.begin(seat)
+        await self.trials.probation(seat, self._rollout().known_good)
+        await self.past.stands(seat, forget=self._rollout().known_good in (None, ref))
 
     async def roll_back(self, ref: ModelRef) -> None:
-        """The known good takes the stream, and all that the bad version has not answered."""
+        """The known good takes the stream, and all that the bad version has not answered; then it
+        scores again what that one had.
+        """
         rollout = self._rollout()
         good = None
         if rollout.known_good is not None:
             good = await self.room.seat(rollout.known_good, background=False)
         trace = await self.clerk.open("rollback", ref, rollout.known_good, rollout.reason)
         await self.room.take_back(self.room.seats.get(ref), good, trace)
-        self.clerk.swapped(trace)
         self.rollbacks += 1
+        trace.rescored = await self.past.score_again(ref, good)
+        self.clerk.swapped(trace)
 
     async def retire(self, ref: ModelRef) -> None:  # noqa: ARG002  # as every work
         """Nothing scores this model's stream any more."""
@@ -191,9 +201,6 @@ class Works:
     def _tell_fallback(self, seat: Seat) -> None:
         if seat.session.fallback:
             self._degraded(seat.session.fallback)
-
-    def _bars(self, bars: Bars) -> Bars:
-        return apply_bars(bars, self.overrides)
 
     def _package(self, ref: ModelRef) -> Package:
         package = self.packages.get(ref.digest)

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from agent.core.evidence import Recent
+from agent.core.latency import Recent
 from agent.runtime.receipts import SwapTrace
 from tests.world.river import ref
 

@@ -3,7 +3,7 @@
 import pytest
 
 from agent.core.errors import MisfitError, RefusedError, UnavailableError, UnfitError
-from agent.runtime.lane import Lane
+from agent.runtime.lane import Lane, LaneStoppedError
 from tests.world.hours import quiet
 from tests.world.plant import Plant, live
 
@@ -182,7 +182,7 @@ def test_a_lane_that_does_not_answer_is_not_live(plant, silent):
 
 
 def _stopped(_):
-    raise RuntimeError("the lane has stopped")
+    raise LaneStoppedError("the lane has stopped")
 
 
 def test_counts_are_no_news_but_the_interval_tells_them(plant):

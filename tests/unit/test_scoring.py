@@ -1,5 +1,7 @@
 """One model on one stream: every reading accounted for, every score in order, whatever happens."""
 
+from concurrent.futures import Future
+
 import numpy as np
 import orjson
 import pytest
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 
 from agent.core.errors import RefusedError
 from agent.runtime.accounts import Account
+from agent.runtime.batches import Chunk
 from agent.runtime.receipts import SwapTrace
 from agent.runtime.scoring import ROWS_WAITING_MAX, Limits
 from tests.world.river import TUMBLING_3, River, ref
@@ -121,7 +124,7 @@ def test_silence_closes_a_window(river):
     seated(river, window={"kind": "session", "size": "100", "gap": "5s", "rows": 2}, late_s=0.0)
     river.push(2)
     river.turn()
-    due = river.scoring.next_due()
+    due = river.scoring.next_due(river.clock.monotonic())
     assert due is not None
     river.clock.forward(due - river.clock.monotonic())
     river.dirty = river.scoring.dirty = False
@@ -405,7 +408,7 @@ def test_a_model_taken_away_expires_what_its_windows_held(river):
     river.push(2)
     river.swap(None)
     assert (river.account.expired, river.account.held) == (2, 0)
-    assert river.scoring.next_due() is None
+    assert river.scoring.next_due(river.clock.monotonic()) is None
     river.check()
 
 
@@ -498,9 +501,17 @@ def test_a_late_answer_of_the_bad_version_is_not_taken(river):
 # ---- questions -----------------------------------------------------------------------------------
 
 
+def question(river, seat):
+    asked, now = Future(), river.clock.monotonic()
+    asked.set_running_or_notify_cancel()
+    row = (np.zeros(1, np.int32), np.zeros(1), np.full((1, 1), 7.0))
+    river.scoring.put(Chunk(seat, *row, 0, now, [], asked), now)
+    return asked
+
+
 def test_a_question_is_answered_and_not_counted(river):
     seat = seated(river)
-    asked = river.scoring.question(seat, np.full((1, 1), 7.0), river.clock.monotonic())
+    asked = question(river, seat)
     river.finish()
     assert asked.result().score.tolist() == [7.0]
     assert (river.account.readings, river.records, seat.leases) == (0, [], 0)
@@ -508,7 +519,7 @@ def test_a_question_is_answered_and_not_counted(river):
 
 def test_a_question_whose_run_fails_is_refused(river):
     seat = seated(river)
-    asked = river.scoring.question(seat, np.full((1, 1), 7.0), river.clock.monotonic())
+    asked = question(river, seat)
     seat.session.answer(error="no")
     river.turn()
     with pytest.raises(RefusedError, match="no"):
@@ -518,7 +529,7 @@ def test_a_question_whose_run_fails_is_refused(river):
 
 def test_whoever_gives_up_on_a_question_does_no_harm(river):
     seat = seated(river)
-    asked = river.scoring.question(seat, np.full((1, 1), 7.0), river.clock.monotonic())
+    asked = question(river, seat)
     asked.cancel()
     river.finish()
     river.push(1)

@@ -121,10 +121,10 @@ class River:
         scoring, now = self.scoring, self.clock.monotonic()
         for one in scoring.seats():
             if not one.lost:
-                scoring.jobs.collect(one)
+                scoring.collect(one, now)
         records = scoring.emit(now, self.clock.wall())
         scoring.due(now)
-        scoring.jobs.hung(now)
+        scoring.hung(now)
         scoring.pump(now)
         self.records += records
         return records

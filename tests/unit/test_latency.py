@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.evidence import BUCKETS, LOWEST_MS, STEP, Latency, Recent
+from agent.core.latency import BUCKETS, LOWEST_MS, STEP, Latency, Recent
 
 HIGHEST_MS = LOWEST_MS * STEP ** (BUCKETS - 1)
 

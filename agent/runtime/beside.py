@@ -1,0 +1,176 @@
+"""What goes on beside the active version: a shadow, a canary, and what is kept to score again.
+
+One of each scoring, lane's thread only.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from agent.core.blocks import Block
+from agent.core.scores import ScoreColumns
+from agent.core.windows import Spans
+from agent.ports import Answer, Scored
+from agent.runtime.batches import Chunk, divided
+from agent.runtime.canary import Canary
+from agent.runtime.seats import Seat
+from agent.runtime.shadow import Shadow
+
+if TYPE_CHECKING:
+    from agent.runtime.scoring import Scoring
+
+
+@dataclass(slots=True)
+class Keep:
+    """What `trial`, a version that may be taken back, has scored: `kept` is told; `rows` so far."""
+
+    trial: Seat
+    kept: Callable[[Scored], None]
+    rows: int = 0
+
+
+class Beside:
+    """`shadow` scores what the active version scores; `canary` answers for some sensors."""
+
+    def __init__(self, scoring: "Scoring") -> None:
+        self.shadow: Shadow | None = None
+        self.canary: Canary | None = None
+        self.keep: Keep | None = None
+        self._scoring = scoring
+        self._numbers: Iterator[int] = itertools.count(-1, -1)  # of runs; jobs have the others
+
+    # ---- control ----
+
+    def begin_shadow(self, seat: Seat, judged: Seat, share: float) -> None:
+        """`seat` scores beside the active version; `judged`, one of the two, is on trial."""
+        self.end_shadow()
+        scoring = self._scoring
+        assert scoring.slot.seat is not None
+        self.shadow = Shadow(
+            seat,
+            scoring.slot.seat,
+            judged=judged,
+            numbers=self._numbers,
+            share=share,
+            rows_max=scoring.limits.rows_max,
+            run_s_max=scoring.limits.run_s_max,
+            lost=scoring.jobs.worker_lost,
+        )
+
+    def end_shadow(self) -> None:
+        """Nobody scores beside the active version any more."""
+        shadow, self.shadow = self.shadow, None
+        if shadow is not None:
+            self._scoring.slot.let_go(shadow.seat)
+
+    def begin_canary(self, seat: Seat, share: float) -> None:
+        """`seat`, which makes the windows of the active version, answers for some sensors."""
+        scoring, active = self._scoring, self._scoring.slot.seat
+        assert active is not None
+        if (
+            seat.states is not None
+            and active.states is not None
+            and seat.states.like(active.states)
+        ):
+            seat.states = active.states
+        self.end_shadow()
+        self.canary = Canary(seat, share, scoring.model, scoring.keys)
+
+    def end_canary(self) -> None:
+        """The active version answers for all again, and for what the canary had not answered."""
+        canary, self.canary = self.canary, None
+        if canary is not None:
+            self._scoring.take_from(canary.seat, self._scoring.slot.seat)
+            self._scoring.slot.let_go(canary.seat)
+
+    def end(self) -> None:
+        """The stream changes hands: nothing goes on beside it."""
+        self.end_shadow()
+        self.canary = None
+
+    def seats(self) -> set[Seat]:
+        """Whose answers are waited for."""
+        return {part.seat for part in (self.shadow, self.canary) if part is not None}
+
+    # ---- what the active version does ----
+
+    def divide(self, chunk: Chunk) -> list[Chunk]:
+        """`chunk`, without the rows that the canary answers."""
+        return [chunk] if self.canary is None else divided(chunk, self.canary)
+
+    def feed(self, block: Block, now: float) -> None:
+        """A block came in."""
+        if self.shadow is not None:
+            self._keep_own(self.shadow.feed(block, now))
+
+    def due(self, now: float) -> None:
+        """Silence may have closed a window."""
+        if self.shadow is not None:
+            self._keep_own(self.shadow.due(now))
+
+    def answered(self, chunk: Chunk, columns: ScoreColumns, run_ms: float, seq: int) -> None:
+        """A batch has its scores, the first of them number `seq`."""
+        if self.shadow is not None:
+            self.shadow.answered(chunk, columns, run_ms)
+        if self.keep is not None and chunk.seat is self.keep.trial and self._keeps_batches:
+            self._keep(seq, chunk.keys, chunk.times, chunk.values)
+
+    @property
+    def _keeps_batches(self) -> bool:
+        """Whether who scores again makes the same windows; else its own are kept."""
+        return self.shadow is None or self.shadow.same
+
+    def _keep_own(self, spans: Spans | None) -> None:
+        """Windows that the known good makes of the readings: it may have to score them."""
+        keep = self.keep
+        if keep is None or spans is None or not len(spans):
+            return
+        if self._scoring.slot.seat is keep.trial:
+            seq = self._scoring.account.next_seq
+            self._keep(seq, spans.keys, spans.times, spans.values)
+
+    def _keep(
+        self, seq: int, keys: NDArray[Any], times: NDArray[Any], values: NDArray[Any]
+    ) -> None:
+        assert self.keep is not None
+        self.keep.rows += len(keys)
+        names = [self._scoring.keys.names[i] for i in keys.tolist()]
+        release = self.keep.trial.ref.release
+        self.keep.kept(Scored(seq, len(names), release, names, times, values))
+
+    # ---- its own runs ----
+
+    def pump(self, now: float) -> None:
+        """Send what may be sent, now that the active version has been given its due."""
+        if self.shadow is not None:
+            self.shadow.pump(now)
+
+    def collect(self, seat: Seat, answers: list[Answer], now: float) -> None:
+        """Runs have ended that were not the active version's."""
+        if self.shadow is not None and self.shadow.seat is seat:
+            for answer in answers:
+                self.shadow.collect(answer, now)
+
+    def worker_lost(self, seat: Seat) -> None:
+        """The worker of `seat` is gone."""
+        if self.shadow is not None and self.shadow.seat is seat:
+            self.shadow.worker_lost()
+
+    def hung(self, now: float) -> None:
+        """Kill a worker whose run takes longer than it may."""
+        if self.shadow is not None:
+            self.shadow.hung(now)
+
+    def stood_still(self, gap_s: float) -> None:
+        """The whole process was stopped for `gap_s`: that is nobody's hang."""
+        if self.shadow is not None:
+            self.shadow.stood_still(gap_s)
+
+    def dues(self, now: float) -> list[float | None]:
+        """When there will be something to do (monotonic)."""
+        if self.shadow is None:
+            return []
+        return [self.shadow.next_due(), self.shadow.next_wake(now)]

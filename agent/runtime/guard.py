@@ -1,0 +1,191 @@
+"""The signals that stay armed after probation: what serves is doubted for as long as it serves.
+
+What no healthy version does (a bad score, a hang, a leak) condemns it at once.  What a busy machine
+or a changing world does to any version (latency, scores that move) makes it suspect, and then the
+version before it is asked for a second opinion: loaded once more, it scores the same windows, and
+only if it would do better does the stream go back to it.
+"""
+
+import asyncio
+import contextlib
+import math
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from agent.core import judge
+from agent.core.errors import MisfitError, UnavailableError, UnfitError
+from agent.core.evidence import Evidence
+from agent.core.names import ModelRef
+from agent.core.rollout import Condemned, Event, Phase, Rollout, loaded
+from agent.core.samples import Reservoir
+from agent.ports import Clock
+from agent.runtime.lane import LaneStoppedError
+from agent.runtime.seats import Seat
+from agent.runtime.work import Works
+
+logger = structlog.get_logger(__name__)
+
+LOOK_S = 0.5
+PERIOD_S = 300.0  # what was good for so long is not doubted for what comes later
+SCORES_MAX = 1024  # of a period, for its distribution
+OPINION_WINDOWS = 256
+OPINION_S_MAX = 60.0
+
+
+class Guard:
+    """Of one model.  `broken` says which bar the active version breaks, there being no better one.
+
+    `submit` takes an event for the rollout, `degraded` a sentence for people.
+    """
+
+    def __init__(
+        self,
+        works: Works,
+        clock: Clock,
+        *,
+        rollout: Callable[[], Rollout],
+        submit: Callable[[Event], Awaitable[None]],
+        degraded: Callable[[str], None],
+    ) -> None:
+        self.broken = ""
+        self._works = works
+        self._clock = clock
+        self._rollout = rollout
+        self._submit = submit
+        self._degraded = degraded
+        self._seat: Seat | None = None
+        self._began = 0.0
+        self._since = 0  # first score row of the period
+        self._rss_bytes = 0  # when it began to serve
+        self._p99_ms = math.nan  # of its first period
+        self._scores: Reservoir | None = None  # of its first period
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            with contextlib.suppress(LaneStoppedError):  # which others see to
+                await self._once()
+
+    async def _once(self) -> None:
+        seat = self._works.room.scoring.slot.seat
+        if seat is None or self._rollout().phase is not Phase.STEADY:
+            self._seat = None
+            return
+        if seat is not self._seat:
+            await self._first(seat)
+        await self._look(seat)
+
+    async def _first(self, seat: Seat) -> None:
+        """Another version serves."""
+        self._seat, self.broken = seat, ""
+        self._p99_ms, self._scores = math.nan, None
+        self._rss_bytes = await asyncio.to_thread(seat.session.rss_bytes)
+        await self._renew(seat)
+
+    async def _renew(self, seat: Seat) -> None:
+        """A period begins."""
+        seen = Evidence(
+            before_p99_ms=self._p99_ms,
+            rss_first_bytes=self._rss_bytes,
+            memory_mb=seat.manifest.runtime.memory_mb,
+        )
+        if self._works.trials.bars(seat).shadow.score_distance is not None:
+            seen.scores = Reservoir(SCORES_MAX)
+
+        def begin() -> int:
+            seat.evidence = seen
+            return self._works.room.scoring.account.next_seq
+
+        self._since = await self._works.room.on_lane(begin)
+        self._began = self._clock.monotonic()
+
+    async def _look(self, seat: Seat) -> None:
+        seen, bars = await self._works.trials.seen(seat, self._began), self._works.trials.bars(seat)
+        verdict = judge.serving(seen, bars)
+        if verdict.word == "FAIL":
+            await self._condemn(seat, verdict.why)
+            return
+        doubt = judge.doubt(seen, bars)
+        over = seen.seconds >= PERIOD_S
+        if over and not doubt and self._scores is not None and seen.scores is not None:
+            doubt = judge.moved(self._scores, seen.scores, bars)
+        if doubt:
+            await self._ask(seat, doubt)
+        elif over:
+            await self._stands(seat, seen)
+
+    async def _stands(self, seat: Seat, seen: Evidence) -> None:
+        """A period has passed, and what it gave stands."""
+        if math.isnan(self._p99_ms):
+            self._p99_ms = seen.latency.quantile(0.99)
+            self._scores = seen.scores
+        if seen.windows and self._works.room.scoring.beside.keep is not None:
+            await self._works.past.stands(seat)
+        self.broken = ""
+        await self._renew(seat)
+
+    async def _condemn(self, seat: Seat, why: str) -> None:
+        if self._rollout().previous in (None, seat.ref):
+            if why != self.broken:
+                self.broken = why
+                self._degraded(f"{seat.ref} serves on, there being no other: {why}")
+            await self._renew(seat)
+            return
+        logger.warning("the active version breaks a bar", model=str(seat.ref), why=why)
+        await self._submit(Condemned(seat.ref, f"failed while serving: {why}"))
+        self._seat = None
+        await asyncio.sleep(LOOK_S)
+
+    async def _ask(self, seat: Seat, doubt: str) -> None:
+        """Hear what the version before it would have said."""
+        other = await self._other(seat)
+        if other is None:
+            self._degraded(f"{seat.ref}: {doubt}")
+        else:
+            logger.info("a second opinion", model=str(seat.ref), of=str(other.ref), why=doubt)
+            why = await self._opinion(seat, other)
+            await self._works.room.on_lane(self._works.room.scoring.beside.end_shadow)
+            if why:
+                await self._condemn(seat, why)
+                return
+            await self._works.room.keep(loaded(self._rollout()))
+        self._p99_ms, self._scores = math.nan, None  # it is as it is: the world has changed
+        await self._renew(seat)
+
+    async def _other(self, seat: Seat) -> Seat | None:
+        previous: ModelRef | None = self._rollout().previous
+        if previous in (None, seat.ref):
+            return None
+        try:
+            return await self._works.room.seat(previous, background=True)
+        except (UnfitError, MisfitError, UnavailableError) as error:
+            logger.warning("no second opinion", model=str(previous), why=str(error))
+            return None
+
+    async def _opinion(self, seat: Seat, other: Seat) -> str:
+        """Why `other` would do better; empty if it would not."""
+        works, bars = self._works, self._works.trials.bars(seat)
+        before = seat.evidence.before_p99_ms
+        await self._renew(seat)
+        seat.evidence.before_p99_ms = before
+        golden = seat.manifest.golden
+
+        def begin() -> None:
+            seat.evidence.hold_against(golden.rtol, golden.atol)
+            works.room.scoring.beside.begin_shadow(other, seat, works.trials.share)
+
+        await works.room.on_lane(begin)
+        while self._rollout().phase is Phase.STEADY:
+            await asyncio.sleep(LOOK_S)
+            seen = await self._works.trials.seen(seat, self._began)
+            verdict = judge.watch(seen, bars)
+            if verdict.word == "FAIL":
+                return verdict.why
+            heard = seen.comparison.rows if seen.comparison is not None else 0
+            if seen.seconds >= OPINION_S_MAX or (
+                heard >= OPINION_WINDOWS and not judge.doubt(seen, bars)
+            ):
+                break
+        return ""

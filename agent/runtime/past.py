@@ -1,0 +1,85 @@
+"""What a version on trial has scored so far, so that it can be taken back.
+
+From the moment it answers for anybody, its batches are kept in the ring, and where they begin is
+kept in the journal.  Once it has passed they are of no interest, until it is doubted again.
+"""
+
+import asyncio
+import json
+
+from agent.core.names import ModelRef
+from agent.ports import Clock, Journal, Ring
+from agent.runtime.beside import Keep
+from agent.runtime.rescoring import rescore
+from agent.runtime.room import Room
+from agent.runtime.seats import Seat
+
+
+class Past:
+    """Of one model."""
+
+    def __init__(self, room: Room, ring: Ring, journal: Journal, clock: Clock) -> None:
+        self._room = room
+        self._ring = ring
+        self._journal = journal
+        self._clock = clock
+        self._document = f"trial:{room.scoring.model}"
+
+    async def begin(self, seat: Seat) -> None:
+        """`seat` is about to answer: whatever it says may have to be taken back."""
+        scoring = self._room.scoring
+
+        def keep() -> int:
+            beside, active = scoring.beside, scoring.slot.seat
+            if beside.keep is None or beside.keep.trial is not seat:
+                beside.keep = Keep(
+                    seat, lambda scored: self._ring.append(scoring.stream, scoring.model, scored)
+                )
+                if active is not None and active is not seat and active.states is not None:
+                    active.states_then = active.states.copy()
+            return scoring.account.next_seq
+
+        seq = await self._room.on_lane(keep)
+        before = await self._since(seat.ref)
+        if before is None:
+            await self._note(seat.ref, seq)
+
+    async def stands(self, seat: Seat, *, forget: bool = False) -> None:
+        """What `seat` has said so far stands; `forget` that it could be taken back at all."""
+        scoring = self._room.scoring
+
+        def now() -> int:
+            if forget:
+                scoring.beside.keep = None
+            return scoring.account.next_seq
+
+        seq = await self._room.on_lane(now)
+        await self._note(seat.ref, seq)
+        self._ring.forget(scoring.stream, scoring.model, seq)
+
+    async def score_again(self, bad: ModelRef, good: Seat | None) -> dict[str, int] | None:
+        """Have `good` score what `bad` has said; what became of it, for the receipt."""
+        since = await self._since(bad)
+        scoring = self._room.scoring
+        until, kept = await self._room.on_lane(self._stop)
+        if since is None or good is None:
+            return None
+        result = await rescore(
+            self._room, self._ring, self._clock, release=bad.release, since=since, good=good
+        )
+        self._ring.forget(scoring.stream, scoring.model, until)
+        return result.document(kept)
+
+    def _stop(self) -> tuple[int, int]:
+        beside = self._room.scoring.beside
+        keep, beside.keep = beside.keep, None
+        return self._room.scoring.account.next_seq, keep.rows if keep is not None else 0
+
+    async def _since(self, ref: ModelRef) -> int | None:
+        raw = await asyncio.to_thread(self._journal.load_document, self._document)
+        told = json.loads(raw) if raw else {}
+        return int(told["seq"]) if told.get("digest") == ref.digest else None
+
+    async def _note(self, ref: ModelRef, seq: int) -> None:
+        raw = json.dumps({"digest": ref.digest, "seq": seq}).encode()
+        await asyncio.to_thread(self._journal.save_document, self._document, raw)
