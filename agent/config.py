@@ -88,6 +88,7 @@ class StoreSection(_Section):
     outbox_mb: Annotated[float, Field(ge=1, le=1_048_576)] = 64
     outbox_ttl: Seconds = 0.0  # what has waited longer is given up, and told; 0: nothing is
     models_mb: Annotated[float, Field(ge=1, le=1_048_576)] = 2048
+    ring_mb: Annotated[float, Field(ge=1, le=65_536)] = 32  # of readings, to score again
 
 
 class Repository(_Section):

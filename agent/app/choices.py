@@ -13,6 +13,7 @@ from typing import Protocol
 import structlog
 
 import agent
+from agent.adapters.files import DiskRing
 from agent.adapters.mqtt.bulk import MqttSource
 from agent.adapters.mqtt.link import MqttLink
 from agent.config import Config, Mqtt, Stream
@@ -260,6 +261,13 @@ def factory(config: Config, store: Store) -> tuple[dict[str, tuple[str, Package]
             logger.error("factory model left out", model=model.name, why=str(error))  # noqa: TRY400
             left_out[model.name] = str(error)
     return found, left_out
+
+
+def ring(config: Config, rooms: ExitStack) -> DiskRing:
+    """What was scored lately.  After the database, which keeps a second agent off the store."""
+    kept = DiskRing(Path(config.store.dir) / "ring", int(config.store.ring_mb * 2**20))
+    rooms.callback(kept.close)
+    return kept
 
 
 def faces(config: Config) -> LocalFaces:

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import socket
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -17,7 +17,7 @@ from agent.core.errors import UnavailableError
 from agent.core.names import ModelRef
 from agent.core.packages import FileEntry, Package
 from agent.core.rollout import Rollout
-from agent.ports import Entry, Gap, Partial, Record
+from agent.ports import Entry, Gap, Partial, Record, Scored
 
 OVERHEAD_BYTES = 64  # of a record, beside topic and payload
 
@@ -222,6 +222,57 @@ class MemoryOutbox:
 
 def _weight(record: Record) -> int:
     return len(record.topic) + len(record.payload) + OVERHEAD_BYTES
+
+
+class MemoryRing:
+    """The `Ring` port.  Bounded by the bytes of the values; `restart` is a new process."""
+
+    def __init__(self, bytes_max: int = 2**20) -> None:
+        self.kept: dict[tuple[str, str], list[Scored]] = {}
+        self.closed = False
+        self._bytes_max = bytes_max
+        self._joined: set[tuple[str, str]] = set()
+        self._dropped: dict[tuple[str, str], int] = {}
+
+    def append(self, stream: str, model: str, scored: Scored) -> None:
+        pair = (stream, model)
+        kept = self.kept.setdefault(pair, [])
+        self._dropped.setdefault(pair, 0)
+        if kept and (pair not in self._joined or kept[-1].seq > scored.seq):
+            kept[:] = [one for one in kept if one.seq < scored.seq]
+        self._joined.add(pair)
+        if self.closed or scored.values.nbytes > self._bytes_max:
+            self._dropped[pair] += scored.rows
+            return
+        kept.append(scored)
+        while self.bytes() > self._bytes_max:
+            most = max(self.kept, key=self._bytes_of)
+            self._dropped[most] += self.kept[most].pop(0).rows
+
+    def read(self, stream: str, model: str, seq: int) -> Iterator[Scored]:
+        kept = self.kept.get((stream, model), [])
+        return iter([one for one in kept if one.seq + one.rows > seq])
+
+    def forget(self, stream: str, model: str, below: int) -> None:
+        kept = self.kept.get((stream, model), [])
+        kept[:] = [one for one in kept if one.seq + one.rows > below]
+
+    def dropped(self, stream: str, model: str) -> int:
+        return self._dropped.get((stream, model), 0)
+
+    def bytes(self) -> int:
+        return sum(map(self._bytes_of, self.kept))
+
+    def close(self) -> None:
+        self.closed = True
+
+    def restart(self) -> None:
+        self.closed = False
+        self._joined.clear()
+        self._dropped.clear()
+
+    def _bytes_of(self, pair: tuple[str, str]) -> int:
+        return sum(one.values.nbytes for one in self.kept[pair])
 
 
 class MemoryPartial:
