@@ -15,15 +15,16 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
+from agent.commands import repo_keys
 from agent.commands.logs import to_stderr
 from agent.commands.repo_options import (
     Keys,
     Passphrase,
+    Pin,
     Repo,
     Tags,
     address_of,
     joined,
-    passphrase_of,
     picked,
     publisher_of,
     repository_of,
@@ -36,7 +37,6 @@ from agent.core.packages import describe
 from agent.repository import authoring, dial, publishing
 from agent.repository.layout import Repository
 from agent.repository.serving import ChunkServer
-from agent.repository.signed import SignedPublisher
 from agent.repository.web import WebServer
 
 app = typer.Typer(no_args_is_help=True)
@@ -44,43 +44,15 @@ app = typer.Typer(no_args_is_help=True)
 What = Annotated[str, typer.Argument(help="NAME or NAME:VERSION.", metavar="NAME[:VERSION]")]
 
 
+app.command()(repo_keys.init)
+app.command()(repo_keys.rotate)
+app.command()(repo_keys.override)
+
+
 @app.callback()
 def repo_() -> None:
     """Keep the signed repository of model packages."""
     to_stderr()
-
-
-@app.command()
-def init(
-    folder: Annotated[Path, typer.Argument(help="A new folder.", metavar="DIR")],
-    *,
-    team: Annotated[bool, typer.Option("--team", help="Thresholds: 2 of 3 root keys, …")] = False,
-    days: Annotated[
-        int, typer.Option("--days", min=1, max=3650, help="Devices install so long unheard.")
-    ] = 30,
-    keys: Keys = None,
-    passphrase_file: Passphrase = None,
-    as_json: AsJson = False,
-) -> None:
-    """Make a repository, its keys, and the trust anchor for devices (DIR/root.json).
-
-    Example: edge-agent repo init ./repo
-    """
-    with ending():
-        with usage():
-            publisher = SignedPublisher(
-                keys=keys,
-                passphrase=passphrase_of(passphrase_file),
-                profile="team" if team else "solo",
-                timestamp_days=days,
-            )
-        repo = publishing.init(folder, publisher)
-        anchor = repo.folder / "root.json"
-        if as_json:
-            typer.echo(json.dumps({"schema": 1, "repository": str(folder), "root": str(anchor)}))
-        else:
-            typer.echo(anchor)
-            typer.echo(f"give {anchor} to your devices as repository.root_file", err=True)
 
 
 @app.command()
@@ -92,8 +64,21 @@ def add(
     again: Annotated[
         bool, typer.Option("--again", help="A new release even if the bytes are the newest's.")
     ] = False,
+    min_release: Annotated[
+        int, typer.Option("--min-release", min=0, help="From now on none older may run: for ever.")
+    ] = 0,
+    min_agent: Annotated[
+        str, typer.Option("--min-agent", help="The oldest agent that runs it.", metavar="VERSION")
+    ] = "",
+    ort: Annotated[
+        str, typer.Option("--ort", help="Of onnxruntime, such as '>=1.23'.", metavar="VERSIONS")
+    ] = "",
+    hw: Annotated[
+        list[str] | None, typer.Option("--hw", help="For such devices only; as often as you like.")
+    ] = None,
     keys: Keys = None,
     passphrase_file: Passphrase = None,
+    pin_file: Pin = None,
     as_json: AsJson = False,
 ) -> None:
     """Register the next version of a model, sign it and print NAME:VERSION.
@@ -105,11 +90,22 @@ def add(
     with ending():
         with usage():
             where, tags = repository_of(repo), tags_of(tag)
-            publisher = publisher_of(keys, passphrase_file)
+            publisher = publisher_of(keys, passphrase_file, pin_file)
         there = Repository.open(where)
         with Console(stderr=True).status("adding"):
             added = publishing.add(
-                there, folder, publisher, tags=tags, again=again, build=authoring.build
+                there,
+                folder,
+                publisher,
+                tags=tags,
+                demands={
+                    "min_agent": min_agent,
+                    "hw": hw,
+                    "min_release": min_release,
+                    "ort": ort,
+                },
+                again=again,
+                build=authoring.build,
             )
         label = f"{added.package.ref.name}:{added.package.version}"
         if as_json:
@@ -127,6 +123,7 @@ def publish(
     repo: Repo = "",
     keys: Keys = None,
     passphrase_file: Passphrase = None,
+    pin_file: Pin = None,
     as_json: AsJson = False,
 ) -> None:
     """Sign anew what is there, before signatures run out.  `add` does it by itself.
@@ -135,7 +132,7 @@ def publish(
     """
     with ending():
         with usage():
-            where, publisher = repository_of(repo), publisher_of(keys, passphrase_file)
+            where, publisher = repository_of(repo), publisher_of(keys, passphrase_file, pin_file)
         count, notes = publishing.publish(Repository.open(where), publisher)
         if as_json:
             typer.echo(json.dumps({"schema": 1, "releases": count, "notes": list(notes)}))
@@ -201,7 +198,8 @@ def show(what: What, *, repo: Repo = "", as_json: AsJson = False) -> None:
         table.add_row("release", str(package.ref.release))
         table.add_row("digest", package.ref.digest)
         table.add_row("tags", joined(package))
-        for key, value in package.custom.get("runtime", {}).items():
+        demands = {k: v for k, v in package.custom.items() if k != "runtime"}
+        for key, value in {**demands, **package.custom.get("runtime", {})}.items():
             table.add_row(key, json.dumps(value))
         for file in package.files:
             table.add_row("file", f"{file.path}  {file.size:,} bytes  {file.sha256}")
@@ -215,6 +213,7 @@ def remove(
     repo: Repo = "",
     keys: Keys = None,
     passphrase_file: Passphrase = None,
+    pin_file: Pin = None,
 ) -> None:
     """Forget a release.  Devices that run it go on; its number is not given again.
 
@@ -222,33 +221,13 @@ def remove(
     """
     with ending():
         with usage():
-            where, publisher = repository_of(repo), publisher_of(keys, passphrase_file)
+            where, publisher = repository_of(repo), publisher_of(keys, passphrase_file, pin_file)
             if ":" not in what:
                 raise RefusedError(f"say which version of {what} to remove: {what}:VERSION")
         there = Repository.open(where)
         package = picked(there, what)
         freed = publishing.remove(there, package.ref.name, package.ref.release, publisher)
         typer.echo(f"removed {package.ref.name}:{package.version}, {decimal(freed)} freed")
-
-
-@app.command()
-def rotate(
-    role: Annotated[str, typer.Argument(help="root, targets, snapshot, timestamp or a model.")],
-    *,
-    repo: Repo = "",
-    keys: Keys = None,
-    passphrase_file: Passphrase = None,
-) -> None:
-    """Replace the keys of a role; devices follow by themselves.
-
-    Example: edge-agent repo rotate timestamp --repo ./repo
-    """
-    with ending():
-        with usage():
-            where, publisher = repository_of(repo), publisher_of(keys, passphrase_file)
-        for path in publisher.rotate(Repository.open(where), role):
-            typer.echo(path)
-        typer.echo("these keys sign nothing any more: destroy them", err=True)
 
 
 @app.command()

@@ -1,7 +1,9 @@
 """How `edge-agent repo` is told where the repository, its keys and its addresses are."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated
 from urllib.parse import unquote, urlsplit
 
@@ -10,12 +12,12 @@ import typer
 from agent.config import ENV_PREFIX
 from agent.core.errors import RefusedError
 from agent.core.packages import Package
+from agent.repository.keys import read_secret
 from agent.repository.layout import Repository
 from agent.repository.publishing import check_tags
 from agent.repository.signed import SignedPublisher
 from agent.repository.wishes import pick
 
-PASSPHRASE_BYTES_MAX = 4096
 ENV_REPO = "EDGE_AGENT_REPO"
 
 Repo = Annotated[
@@ -27,6 +29,11 @@ Keys = Annotated[
 ]
 Passphrase = Annotated[
     Path | None, typer.Option("--passphrase-file", help="What the keys are encrypted with.")
+]
+Pin = Annotated[Path | None, typer.Option("--pin-file", help="What opens the keys' tokens.")]
+Uris = Annotated[
+    list[str] | None,
+    typer.Option("--key", help="A key on a PKCS#11 token.", metavar="LABEL=hsm:ID?label=TOKEN"),
 ]
 Tags = Annotated[list[str] | None, typer.Option("--tag", help="k=v; as often as you like.")]
 
@@ -48,15 +55,18 @@ def repository_of(folder: str) -> Path:
     return Path(found)
 
 
-def passphrase_of(path: Path | None) -> bytes | None:
-    """The passphrase in a file, without its line end.  Raises RefusedError."""
-    if path is None:
-        return None
-    try:
-        with path.open("rb") as file:
-            return file.read(PASSPHRASE_BYTES_MAX).rstrip(b"\r\n")
-    except OSError as error:
-        raise RefusedError(f"cannot read {path}: {error.strerror}") from error
+def secret_of(path: Path | None, what: str = "passphrase") -> bytes | None:
+    """The first line of a file, if one is named.  Raises RefusedError."""
+    return None if path is None else read_secret(path, what)
+
+
+def uris_of(given: list[str] | None) -> dict[str, str]:
+    """Keys on tokens, written as label=uri.  Raises RefusedError."""
+    pairs = [text.partition("=") for text in given or ()]
+    for label, equals, uri in pairs:
+        if not (label and equals and uri):
+            raise RefusedError(f"{label!r} names no key; write --key 'owner=hsm:2?label=edge'")
+    return {label: uri for label, _, uri in pairs}
 
 
 def tags_of(given: list[str] | None) -> dict[str, str]:
@@ -71,9 +81,19 @@ def tags_of(given: list[str] | None) -> dict[str, str]:
     return tags
 
 
-def publisher_of(keys: Path | None, passphrase_file: Path | None) -> SignedPublisher:
+def publisher_of(
+    keys: Path | None,
+    passphrase_file: Path | None,
+    pin_file: Path | None,
+    uris: Mapping[str, str] = MappingProxyType({}),
+) -> SignedPublisher:
     """Who signs, with the keys that were named.  Raises RefusedError."""
-    return SignedPublisher(keys=keys, passphrase=passphrase_of(passphrase_file))
+    return SignedPublisher(
+        keys=keys,
+        passphrase=secret_of(passphrase_file),
+        pin=secret_of(pin_file, "PIN"),
+        uris=uris,
+    )
 
 
 def picked(repo: Repository, what: str) -> Package:

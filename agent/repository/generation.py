@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from tuf.api.exceptions import UnsignedMetadataError
 from tuf.api.metadata import (
     Key,
     Metadata,
@@ -24,6 +25,7 @@ from agent.core.errors import RefusedError
 from agent.core.trust import BUNDLE_BYTES_MAX
 from agent.repository.keys import KeyFolder
 from agent.repository.shelf import Shelf
+from agent.repository.tokens import speaking
 
 LIFE_DAYS = {"root": 5 * 365, "targets": 365, "family": 180, "snapshot": 90}
 ROOTS_BYTES = 64 * 1024  # of what a device reads, left for new roots
@@ -153,7 +155,12 @@ class Generation:
                 )
         signed: Metadata[Any] = Metadata(self._signed(role))
         for signer in signers:
-            signed.sign(signer, append=True)
+            try:
+                signed.sign(signer, append=True)
+            except UnsignedMetadataError as error:
+                label = keys.label(signer.public_key.keyid)
+                with speaking(f"{label} of {role}"):
+                    raise error.__cause__ or error from error
         return signed.to_bytes()
 
     def _check_size(self, timestamp: bytes) -> None:

@@ -1,17 +1,19 @@
-"""Private keys in files: made, kept and used by whoever publishes.  Never on a device.
+"""Private keys in files and on tokens: made, kept and used by whoever publishes, never on a device.
 
 One Ed25519 key per PKCS#8 PEM file, readable by its owner only, encrypted if there is a passphrase;
-`openssl pkey -in FILE` reads them.  A key's file is named by what it is for and by its key id, and
-found again by the key inside, so files may be carried to and from an offline machine at will.
+`openssl pkey -in FILE` reads them.  Of a key on a token the file only says where it is (`tokens`).
+A file is named by what its key is for and by the key id, and found again by the key inside: files
+may be carried to and from an offline machine at will.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
-from securesystemslib.signer import CryptoSigner, SSlibKey
+from securesystemslib.signer import CryptoSigner, Signer, SSlibKey
 
 from agent.core.errors import RefusedError
+from agent.repository import tokens
 
 try:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -35,12 +37,16 @@ KEY_FILES_MAX = 256
 class KeyFolder:
     """The private keys in `folder`; `passphrase` opens those encrypted with it, and seals new ones.
 
+    `pin` opens the tokens that others are on.
+
     Raises:
         RefusedError: a file that is open to others, is no Ed25519 key, or does not open; or
             `cryptography` is not installed.
     """
 
-    def __init__(self, folder: Path, passphrase: bytes | None = None) -> None:
+    def __init__(
+        self, folder: Path, passphrase: bytes | None = None, pin: bytes | None = None
+    ) -> None:
         if not CAN_SIGN:
             raise RefusedError(
                 "signing needs the package `cryptography`: pip install 'edge-model-agent[publish]'",
@@ -50,13 +56,36 @@ class KeyFolder:
             raise RefusedError("the passphrase is empty; leave it out, or give one")
         self.folder = folder
         self._passphrase = passphrase
-        self._signers: dict[str, tuple[CryptoSigner, Path]] = {}
+        self._pin = pin
+        self._signers: dict[str, tuple[Signer, Path]] = {}
         for path in sorted(folder.glob("*.pem"))[:KEY_FILES_MAX]:
             signer = CryptoSigner(_load(path, passphrase))
             self._signers[signer.public_key.keyid] = (signer, path)
+        for path in sorted(folder.glob(f"*{tokens.SUFFIX}"))[:KEY_FILES_MAX]:
+            token = tokens.signer_of(path, pin)
+            self._signers[token.public_key.keyid] = (token, path)
 
-    def create(self, label: str) -> SSlibKey:
-        """Make a key, durably, for what `label` says; returns its public half."""
+    def create(self, label: str, uri: str = "") -> SSlibKey:
+        """Make a key, durably, for what `label` says; returns its public half.
+
+        With `uri` none is made: the key is the one that lies on that token.
+
+        Raises:
+            RefusedError: the token has no such key, or it signs for something else here.
+        """
+        return self._enrol(label, uri) if uri else self._make(label)
+
+    def _enrol(self, label: str, uri: str) -> SSlibKey:
+        key = tokens.enrol(uri, self._pin)
+        if key.keyid in self._signers:
+            raise RefusedError(f"the key {uri} is in use here already, for {self.label(key.keyid)}")
+        path = self.folder / f"{label}.{key.keyid[:8]}{tokens.SUFFIX}"
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        tokens.note(path, uri, key)
+        self._signers[key.keyid] = (tokens.signer_of(path, self._pin), path)
+        return key
+
+    def _make(self, label: str) -> SSlibKey:
         private = Ed25519PrivateKey.generate()
         signer = CryptoSigner(private)
         sealed: KeySerializationEncryption = (
@@ -72,7 +101,21 @@ class KeyFolder:
         self._signers[signer.public_key.keyid] = (signer, path)
         return signer.public_key
 
-    def signers(self, keyids: Iterable[str]) -> list[CryptoSigner]:
+    def create_all(self, labels: Collection[str], uris: Mapping[str, str]) -> list[SSlibKey]:
+        """`create` for each of `labels`, or for none; `uris` are keys on tokens, by label."""
+        if strange := sorted(uris.keys() - set(labels)):
+            there = ", ".join(sorted(labels))
+            raise RefusedError(f"there is no key {strange[0]!r} to put on a token, but {there}")
+        made: list[SSlibKey] = []
+        try:
+            for label in labels:
+                made.append(self.create(label, uris.get(label, "")))  # noqa: PERF401  # so far
+        except BaseException:
+            self.discard(key.keyid for key in made)
+            raise
+        return made
+
+    def signers(self, keyids: Iterable[str]) -> list[Signer]:
         """The signers among `keyids` that are here, in that order."""
         return [self._signers[keyid][0] for keyid in keyids if keyid in self._signers]
 
@@ -96,8 +139,8 @@ class KeyFolder:
             self._signers.pop(keyid)[1].unlink()
 
 
-def read_passphrase(path: Path) -> bytes:
-    """The passphrase in a file: its first line.
+def read_secret(path: Path, what: str = "passphrase") -> bytes:
+    """The passphrase or PIN in a file: its first line.
 
     Raises:
         RefusedError: the file cannot be read, or has none.
@@ -105,11 +148,9 @@ def read_passphrase(path: Path) -> bytes:
     try:
         lines = path.read_bytes().splitlines()
     except OSError as error:
-        raise RefusedError(
-            f"the passphrase file {path} cannot be read: {error.strerror}"
-        ) from error
+        raise RefusedError(f"the {what} file {path} cannot be read: {error.strerror}") from error
     if not lines or not lines[0].strip():
-        raise RefusedError(f"the passphrase file {path} is empty")
+        raise RefusedError(f"the {what} file {path} is empty")
     return lines[0].strip()
 
 

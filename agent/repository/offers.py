@@ -73,11 +73,16 @@ def allow(
     """Add a one-time leave to go down to `release`; its number, which is never used twice.
 
     Raises:
-        RefusedError: the release is not on offer (404).
+        RefusedError: the release is not on offer (404), or is below the security floor, which
+            devices hold against overrides too.
     """
     if f"{name}/{release}" not in family.targets:
         raise RefusedError(f"{name}:{release} is not on offer, so nothing can go down to it", 404)
     custom = family.unrecognized_fields.setdefault("custom", {})
+    if release < (floor := custom.get("min_release", 0)):
+        raise RefusedError(
+            f"{name}:{release} is below the security floor {floor}; no override leads there"
+        )
     number: int = custom.get("overrides", 0) + 1
     custom["overrides"] = number
     entry = TargetFile.from_data(f"{name}/override/{number}", b"", ["sha256"])

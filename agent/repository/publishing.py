@@ -21,6 +21,9 @@ from agent.core.packages import Package, digest_of
 from agent.repository.layout import Repository
 
 TAGS_MAX = 64
+_VERSION = r"\d[\w.+-]*"
+_CLAUSE = rf"\s*(>=|<=|==|!=|>|<)?\s*{_VERSION}\s*"
+_RANGE = rf"{_CLAUSE}(,{_CLAUSE})*"
 _TAG = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,63}$")
 
 
@@ -69,6 +72,7 @@ def add(
     publisher: Publisher,
     *,
     tags: Mapping[str, str] | None = None,
+    demands: Mapping[str, Any] | None = None,
     again: bool = False,
     build: Callable[[Path], object] | None = None,
 ) -> Added:
@@ -76,6 +80,7 @@ def add(
 
     Where golden samples are missing, `build` is called first.  The same bytes as the newest release
     are no new release, unless `again`: that is how old bytes are rolled forward under a new number.
+    `demands` is signed with what the package itself requires; see `requirements`.
 
     Raises:
         UnfitError: it is no package; the text names the file.
@@ -104,7 +109,7 @@ def add(
             version=str(release),
             files=contents.files,
             tags=wanted,
-            custom=requirements(contents.manifest, contents.facts),
+            custom=requirements(contents.manifest, contents.facts, demands or {}),
         )
         for file in package.files:
             repo.put(file, folder / file.path)
@@ -172,14 +177,34 @@ def check_tags(tags: Mapping[str, str]) -> None:
             raise RefusedError(f"{key}={value!r} is no tag; write --tag area=pumps")
 
 
-def requirements(manifest: Manifest, facts: OnnxFacts) -> dict[str, Any]:
-    """What a device must have to run the package, to be known before anything is fetched."""
-    return {
-        "runtime": {
-            "ir_version": facts.ir_version,
-            "opsets": dict(facts.opsets),
-            "providers": list(manifest.runtime.providers),
-            "require": manifest.runtime.require,
-            "memory_mb": manifest.runtime.memory_mb,
-        }
+def requirements(
+    manifest: Manifest, facts: OnnxFacts, demands: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What a device must have to run the package, to be known before anything is fetched.
+
+    It is signed with the package and read there as `Package.custom`:
+
+    min_agent    the oldest agent that runs it
+    hw           any of these architectures or names of hardware
+    min_release  from now on no older release of the model may run (the family's security floor)
+    runtime      ort (">=1.23"), opsets, ir_version, providers, require, memory_mb
+
+    `demands` gives those that the package does not know of itself: the first three, and "ort".
+
+    Raises:
+        RefusedError: one of them is not as devices can read it.
+    """
+    wanted = {key: value for key, value in demands.items() if value}
+    for key, spelling in (("min_agent", _VERSION), ("ort", _RANGE)):
+        if key in wanted and re.fullmatch(spelling, wanted[key]) is None:
+            raise RefusedError(f"{wanted[key]!r} is no version as {key} takes it, such as 1.2")
+    runtime = {
+        "ir_version": facts.ir_version,
+        "opsets": dict(facts.opsets),
+        "providers": list(manifest.runtime.providers),
+        "require": manifest.runtime.require,
+        "memory_mb": manifest.runtime.memory_mb,
     }
+    if "ort" in wanted:
+        runtime["ort"] = wanted.pop("ort")
+    return {**wanted, "runtime": runtime}

@@ -1,7 +1,8 @@
 """The Publisher of a signed repository: what `publishing` changes, `signing` signs."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from agent.core.packages import Package
 from agent.repository.layout import Repository
@@ -11,7 +12,8 @@ from agent.repository.signing import TIMESTAMP_DAYS, Signing
 class SignedPublisher:
     """Signs with the keys in `keys` (the repository's own `keys/` if None).
 
-    `profile` and `timestamp_days` matter for a new repository only; see `Signing.create`.
+    `profile` and `timestamp_days` matter for a new repository only, `uris` also for `rotate`; see
+    `Signing.create`.
     """
 
     def __init__(
@@ -19,11 +21,15 @@ class SignedPublisher:
         *,
         keys: Path | None = None,
         passphrase: bytes | None = None,
+        pin: bytes | None = None,
+        uris: Mapping[str, str] = MappingProxyType({}),
         profile: str = "solo",
         timestamp_days: int = TIMESTAMP_DAYS,
     ) -> None:
         self._keys = keys
         self._passphrase = passphrase
+        self._pin = pin
+        self._uris = uris
         self._profile = profile
         self._timestamp_days = timestamp_days
 
@@ -34,6 +40,8 @@ class SignedPublisher:
             self._profile,
             self._keys,
             self._passphrase,
+            pin=self._pin,
+            uris=self._uris,
             timestamp_days=self._timestamp_days,
         )
 
@@ -48,9 +56,32 @@ class SignedPublisher:
             RefusedError: there is no such role (404), or too few keys are here.
         """
         with repo.writing():
-            retired = self._signing(repo).rotate(role)
+            retired = self._signing(repo).rotate(role, self._uris)
             repo.write_bundle()
         return retired
 
+    def allow(
+        self,
+        repo: Repository,
+        name: str,
+        release: int,
+        *,
+        devices: Collection[str],
+        group: str,
+        not_after: float,
+    ) -> str:
+        """Sign a leave to go down to `release`, once; gives the path it was signed under.
+
+        Raises:
+            RefusedError: there is no such release (404), it is below the security floor, or too
+                few keys are here.
+        """
+        with repo.writing():
+            number = self._signing(repo).allow(
+                name, release, devices=devices, group=group, not_after=not_after
+            )
+            repo.write_bundle()
+        return f"{name}/override/{number}"
+
     def _signing(self, repo: Repository) -> Signing:
-        return Signing.open(repo.folder, self._keys, self._passphrase)
+        return Signing.open(repo.folder, self._keys, self._passphrase, pin=self._pin)

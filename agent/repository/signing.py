@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from tuf.api.metadata import (
     DelegatedRole,
@@ -78,6 +79,7 @@ class Signing:
         keys_dir: Path | None = None,
         passphrase: bytes | None = None,
         *,
+        pin: bytes | None = None,
         clock: Callable[[], float] = time.time,
     ) -> "Signing":
         """The repository that is there, with such keys as are there (`repo_dir/keys` by default).
@@ -85,7 +87,7 @@ class Signing:
         Raises:
             RefusedError: there is none (404), or a key does not open.
         """
-        signing = cls(repo_dir, KeyFolder(keys_dir or repo_dir / "keys", passphrase), clock)
+        signing = cls(repo_dir, KeyFolder(keys_dir or repo_dir / "keys", passphrase, pin), clock)
         if not signing._shelf.roots():
             raise RefusedError(
                 f"{repo_dir} is no signed repository: `edge-agent repo init` it", 404
@@ -100,6 +102,8 @@ class Signing:
         keys_dir: Path | None = None,
         passphrase: bytes | None = None,
         *,
+        pin: bytes | None = None,
+        uris: Mapping[str, str] = MappingProxyType({}),
         timestamp_days: int = TIMESTAMP_DAYS,
         clock: Callable[[], float] = time.time,
     ) -> "Signing":
@@ -107,19 +111,21 @@ class Signing:
 
         The trust anchor for devices is `repo_dir/root.json`.  `timestamp_days` is how long devices
         go on installing without hearing anything new; long for a fleet without a network.
+        `uris` are keys on tokens, by the label of the key that each is taken for.
 
         Raises:
-            RefusedError: no such profile (400), or there is a repository already (409).
+            RefusedError: no such profile or label (400), a token that does not answer, or there is
+                a repository already (409).
         """
         if (plan := PROFILES.get(profile)) is None:
             raise RefusedError(
                 f"there is no profile {profile!r}; choose one of {', '.join(PROFILES)}"
             )
-        signing = cls(repo_dir, KeyFolder(keys_dir or repo_dir / "keys", passphrase), clock)
+        signing = cls(repo_dir, KeyFolder(keys_dir or repo_dir / "keys", passphrase, pin), clock)
         if signing._shelf.roots() or signing._anchor.exists():
             raise RefusedError(f"{repo_dir} holds a signed repository already", 409)
         labels = dict.fromkeys(label for role in plan.keys.values() for label in role)
-        made = {label: signing._keys.create(label) for label in labels}
+        made = dict(zip(labels, signing._keys.create_all(labels, uris), strict=True))
         root = Root()
         for role in TOP:
             for label in plan.keys[role]:
@@ -137,7 +143,11 @@ class Signing:
             signed.version = 0
         for role in ("root", "targets", "snapshot"):
             first.touch(role, clock())
-        signing._commit(first)
+        try:
+            signing._commit(first)
+        except RefusedError:
+            signing._keys.discard(key.keyid for key in made.values())
+            raise
         return signing
 
     def publish(self, packages: Iterable[Package]) -> list[str]:
@@ -198,11 +208,12 @@ class Signing:
         self._commit(generation)
         return number
 
-    def rotate(self, role: str) -> list[Path]:
+    def rotate(self, role: str, uris: Mapping[str, str] = MappingProxyType({})) -> list[Path]:
         """Replace the keys of `role` (root, targets, snapshot, timestamp or a model family).
 
         They are replaced wherever they sign: in the solo profile the owner's key signs three roles.
-        Returns the files of the old keys, put out of use and now to be destroyed.
+        `uris` as in `create`.  Returns the files of the old keys, put out of use and now to be
+        destroyed.
 
         Raises:
             RefusedError: no such role (404), or too few keys are here to sign the change.
@@ -213,7 +224,8 @@ class Signing:
         gone = next((list(row.keyids) for name, row, _ in rows if name == role), None)
         if gone is None:
             raise RefusedError(f"there is no role {role!r} here", 404)
-        fresh = {keyid: self._keys.create(self._keys.label(keyid)) for keyid in gone}
+        made = self._keys.create_all([self._keys.label(keyid) for keyid in gone], uris)
+        fresh = dict(zip(gone, made, strict=True))
         custom = generation.targets.unrecognized_fields["custom"]["families"]
         if set(custom["keyids"]) & fresh.keys():
             custom["keyids"] = [fresh[k].keyid if k in fresh else k for k in custom["keyids"]]

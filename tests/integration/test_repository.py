@@ -87,7 +87,9 @@ def test_init_never_touches_a_repository_or_anything_else_that_is_there(cli, rep
 
 def test_an_init_that_fails_leaves_nothing(cli, tmp_path):
     (tmp_path / "empty").write_text("\n")
-    assert "passphrase" in cli("init", "x", "--passphrase-file", "empty", code=1)
+    assert "passphrase" in cli("init", "x", "--passphrase-file", "empty", code=2)
+    assert not (tmp_path / "x").exists()
+    assert "no key 'nobody'" in cli("init", "x", "--key", "nobody=hsm:2", code=1)
     assert not (tmp_path / "x").exists()
 
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from agent.core.errors import RefusedError
-from agent.repository.keys import KeyFolder, read_passphrase
+from agent.repository.keys import KeyFolder, read_secret
 from agent.repository.signing import Signing
 from tests.world.tuf_repository import NOW, package
 
@@ -76,12 +76,12 @@ def test_a_key_file_that_is_none_is_said(tmp_path, clock):
 def test_the_passphrase_is_the_first_line_of_its_file(tmp_path):
     path = tmp_path / "passphrase"
     path.write_bytes(b"correct horse\r\nnot this\n")
-    assert read_passphrase(path) == b"correct horse"
+    assert read_secret(path) == b"correct horse"
     path.write_bytes(b"\n")
     with pytest.raises(RefusedError, match="empty"):
-        read_passphrase(path)
+        read_secret(path)
     with pytest.raises(RefusedError, match="cannot be read"):
-        read_passphrase(tmp_path / "none")
+        read_secret(tmp_path / "none")
 
 
 WITHOUT_NATIVE_CODE = """
