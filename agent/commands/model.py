@@ -10,8 +10,9 @@ from rich.table import Table
 
 from agent.adapters.files import read_folder
 from agent.commands.logs import to_stderr
-from agent.commands.saying import AsJson, ending, screen
-from agent.core.errors import RefusedError
+from agent.commands.saying import AsJson, ending, screen, usage
+from agent.core import opsets
+from agent.core.errors import MisfitError, RefusedError
 from agent.repository import authoring, samples
 
 app = typer.Typer(no_args_is_help=True)
@@ -77,12 +78,36 @@ def build(
 
 
 @app.command()
-def verify(folder: Folder, *, as_json: AsJson = False) -> None:
+def verify(
+    folder: Folder,
+    *,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--target",
+            help="A runtime that is not here: windows-11, directml, ort-1.17, …; may be repeated.",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Check everything a device will check, on this machine; exit 1 and one sentence if not.
 
-    Example: edge-agent model verify pump-anomaly
+    With --target: whether another runtime takes it, by a table of versions; nothing is run.
+
+    Example: edge-agent model verify pump-anomaly --target windows-11
     """
+    with usage():
+        targets = [opsets.target(name) for name in target or ()]
     with ending():
+        if targets:
+            refusals = authoring.against(folder, targets)
+            if as_json:
+                typer.echo(json.dumps({"schema": 1, "targets": refusals}, ensure_ascii=False))
+            if sentences := [why for each in refusals.values() for why in each]:
+                raise MisfitError("; ".join(sentences))
+            if not as_json:
+                typer.echo(f"nothing speaks against {', '.join(each.words for each in targets)}")
+            return
         with Console(stderr=True).status("running the golden samples in a worker"):
             checked = authoring.verify(folder)
         _show_checked(checked, "verified", as_json=as_json)

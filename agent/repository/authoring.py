@@ -8,7 +8,7 @@ import math
 import re
 import shutil
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,11 @@ from agent.adapters.files.contents import (
 from agent.adapters.files.durable import make_folder, weather, write_atomic
 from agent.adapters.onnx import record_golden
 from agent.adapters.processes import ProcessEngine
+from agent.core import requirements
 from agent.core.errors import RefusedError, UnfitError
 from agent.core.manifest import Manifest, parse
 from agent.core.names import ModelRef, is_id
+from agent.core.opsets import Target
 from agent.core.packages import digest_of
 from agent.repository import samples
 from agent.repository.guess import manifest_text, tensors_of
@@ -168,6 +170,22 @@ def verify(folder: Path) -> Checked:
         golden = contents.manifest.golden.file
         raise UnfitError(f"{folder} has no {golden}; `edge-agent model build {folder}` makes it")
     return _run(folder, contents.manifest, ())
+
+
+def against(folder: Path, targets: Sequence[Target]) -> dict[str, list[str]]:
+    """By target, why it does not take the package, in sentences; nothing is run.
+
+    Raises:
+        UnfitError: something is wrong with the package itself.
+    """
+    contents = read_folder(folder)
+    facts, runtime = contents.facts, contents.manifest.runtime
+    return {
+        each.name: requirements.against(
+            facts.opsets, facts.ir_version, runtime.providers, runtime.require, each
+        )
+        for each in targets
+    }
 
 
 def _run(folder: Path, manifest: Manifest, notes: tuple[str, ...]) -> Checked:
