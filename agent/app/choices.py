@@ -185,6 +185,7 @@ def intake(stream: Stream) -> Intake:
         time=stream.time,
         fields=stream.fields,
         columns=stream.columns,
+        units=stream.units,
         late_s=stream.late,
         time_s_max_ahead=stream.time_s_max_ahead,
         payload_bytes_max=stream.payload_bytes_max,

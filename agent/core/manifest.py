@@ -77,6 +77,7 @@ class Scale(_Part):
 
 
 Missing = Literal["hold", "nan", "reject"] | float
+Rate = Annotated[float, Field(gt=0.0, le=1e9)]
 
 
 class Features(_Part):
@@ -84,11 +85,15 @@ class Features(_Part):
 
     `missing`: `hold` (the sensor's last value; a reading with none yet is rejected), `nan` (passed
     on), `reject`, or a number; one policy for all, or one per feature.
+
+    `rates`: how often one sensor should send each, in Hz; a stream that does not is refused before
+    anything is fetched (`contract`).
     """
 
     names: Annotated[tuple[str, ...], Field(min_length=1, max_length=FEATURES_MAX)]
     units: tuple[str, ...] | None = None
     ranges: tuple[tuple[float, float], ...] | None = None
+    rates: tuple[Rate, ...] | None = None
     missing: Missing | tuple[Missing, ...] = "hold"
     scale: Scale | None = None
 
@@ -98,7 +103,11 @@ class Features(_Part):
         if len(set(self.names)) != n:
             msg = "names has a name twice"
             raise ValueError(msg)
-        parts: dict[str, Any] = {"units": self.units, "ranges": self.ranges}
+        parts: dict[str, Any] = {
+            "units": self.units,
+            "ranges": self.ranges,
+            "rates": self.rates,
+        }
         if isinstance(self.missing, tuple):
             parts["missing"] = self.missing
         if self.scale is not None:

@@ -1,7 +1,7 @@
 """What a stream's payloads look like; nothing of where they come from."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,6 +15,7 @@ class StreamSpec:
     fields   our name -> path in the payload, `vib.rms` for a nested member (`\.` is a plain dot);
              a name that is not in here is its own path
     columns  what the columns are called, for float32 and for csv without a header
+    units    our name -> unit, where the stream says it
     late_s   accepted lateness in event time, for windows
     """
 
@@ -24,6 +25,7 @@ class StreamSpec:
     time: str = ""
     fields: Mapping[str, str]
     columns: tuple[str, ...] = ()
+    units: Mapping[str, str] = field(default_factory=dict)
     late_s: float = 0.0
     time_s_max_ahead: float = 86400.0
     payload_bytes_max: int = 2**20

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from agent.core.decoding import Decoder
 from agent.core.health import StreamHealth
 from agent.core.streams import StreamSpec
+from agent.core.survey import Survey
 from agent.ports import Burst, Source
 from agent.runtime.holds import Hold, Holds
 from agent.runtime.scoring import Scoring
@@ -28,6 +29,11 @@ class Intake:
     rejected: dict[str, int] = field(default_factory=dict)
     last_reading: float = 0.0  # wall seconds; 0: never
     paused: bool = False
+    survey: Survey = field(init=False)
+
+    def __post_init__(self) -> None:
+        """What the stream carries is watched from the first reading on."""
+        self.survey = Survey(self.spec, lambda: self.decoder.header)
 
     def take(self, source: Source, burst: Burst, now: float, wall: float) -> None:
         """Decode a burst and give every scoring its block."""
@@ -35,6 +41,7 @@ class Intake:
         block = self.decoder.decode(
             burst.payloads, burst.topics, burst.arrived, wall, oversize=burst.oversize
         )
+        self.survey.saw(burst.payloads, block)
         self.readings += block.readings
         self.last_reading = wall
         for reason, n in block.rejected.items():

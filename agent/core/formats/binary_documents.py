@@ -36,15 +36,16 @@ class BinaryReader:
 
 def cbor_reader(plan: Plan) -> BinaryReader:
     """CBOR; its tagged date-times may stand for the event time."""
-    return BinaryReader(plan, _uncbor)
+    return BinaryReader(plan, uncbor)
 
 
 def msgpack_reader(plan: Plan) -> BinaryReader:
     """MessagePack; its timestamps may stand for the event time."""
-    return BinaryReader(plan, _unmsgpack)
+    return BinaryReader(plan, unmsgpack)
 
 
-def _uncbor(payload: bytes) -> Any:
+def uncbor(payload: bytes) -> Any:
+    """The one item in `payload`.  Raises RejectError."""
     try:
         return _cbor_item(payload, allow_duplicate_keys=False)
     except Exception as error:  # noqa: BLE001  # a tag's decoder raises whatever it likes
@@ -68,7 +69,8 @@ def _cbor_item(payload: bytes, *, allow_duplicate_keys: bool) -> Any:
     return item
 
 
-def _unmsgpack(payload: bytes) -> Any:
+def unmsgpack(payload: bytes) -> Any:
+    """The one object in `payload`.  Raises RejectError."""
     try:
         return msgpack.unpackb(
             payload, strict_map_key=False, timestamp=1, object_pairs_hook=object_of
