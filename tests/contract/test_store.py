@@ -76,6 +76,22 @@ def test_a_version_appears_whole_and_read_only(folder):
     assert not list((folder / "partial").iterdir())
 
 
+def test_a_small_file_can_be_read_before_the_rest_has_come(folder):
+    """[rollout-8.2]"""
+    store = store_in(folder)
+    manifest = next(file for file in PACKAGE.files if file.path == "model.toml")
+    assert store.fetched(PACKAGE, manifest) is None
+    partial = store.partial(PACKAGE, manifest)
+    assert store.fetched(PACKAGE, manifest) is None
+    partial.write(0, b"name = 'bump'\n")
+    assert store.fetched(PACKAGE, manifest) is None  # not what was signed
+    partial.write(0, BODIES["model.toml"])
+    partial.close()
+    assert store.fetched(PACKAGE, manifest) == BODIES["model.toml"]
+    fill(store, PACKAGE, BODIES)
+    assert store.fetched(PACKAGE, BIG) is None  # too large to be a manifest
+
+
 def test_adopting_twice_is_adopting_once(folder):
     store = store_in(folder)
     fill(store, PACKAGE, BODIES)

@@ -28,6 +28,7 @@ from agent.adapters.files.durable import (
 )
 from agent.adapters.files.partial import FilePartial
 from agent.core.errors import MisfitError, RefusedError, UnavailableError
+from agent.core.manifest import MANIFEST_BYTES_MAX
 from agent.core.names import FILE_PATTERN, ModelRef, is_digest
 from agent.core.packages import FileEntry, Package, describe, digest_of, read
 
@@ -111,6 +112,21 @@ class FileStore:
             partial.close()
             raise
         return partial
+
+    def fetched(self, package: Package, file: FileEntry) -> bytes | None:
+        """The bytes of one small file of a package that is being fetched.
+
+        None if it has not come whole, is not what was signed, or is larger than a manifest may be.
+        """
+        begun = self._partials / _hex(package.ref.digest)
+        for path in (begun / file.hex, begun / "whole" / file.path):
+            with weather(f"cannot read {file.path} of {package.ref}"):
+                if file.size > MANIFEST_BYTES_MAX or not path.is_file():
+                    continue
+                if path.stat().st_size == file.size and sha256_of(path) == file.sha256:
+                    with open_regular(path) as opened:
+                        return opened.read()
+        return None
 
     def _check_room(self, package: Package) -> None:
         if package.size > self._bytes_max:
