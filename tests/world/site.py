@@ -38,9 +38,13 @@ class Books:
         self.repeated = 0
         self.contradicted = []
         self.labels = {}
+        self.superseding = {}  # seq of a row that takes the place of another -> seq of that one
 
     def take(self, document):
         first = document["seq"]
+        if (old := document.get("supersedes")) is not None:
+            for i in range(old["rows"]):
+                self.superseding[first + i] = old["seq"] + i
         for i, (key, when, score) in enumerate(
             zip(document["key"], document["time"], document["score"], strict=True)
         ):
@@ -53,6 +57,11 @@ class Books:
             self.arrived.append(seq)
             if "label" in document:
                 self.labels[seq] = document["label"][i]
+
+    def corrected(self):
+        """The rows by seq, with those that were superseded as they are now."""
+        rows = {seq: row for seq, row in self.rows.items() if seq not in self.superseding}
+        return rows | {old: self.rows[new] for new, old in sorted(self.superseding.items())}
 
     def check(self):
         """No gap, nothing said twice in two ways; returns how many rows there are."""
