@@ -159,6 +159,7 @@ class Engine(_Section):
     start_s_max: Annotated[float, Field(gt=0)] = 30.0  # of an empty worker
     load_s_max: Annotated[float, Field(gt=0)] = 600.0
     run_s_max: Annotated[float, Field(gt=0)] = 10.0  # a run longer than this is a hang
+    shadow_share: Annotated[float, Field(gt=0, le=16)] = 0.25  # of one core, for one heard by nobody
     golden_s: Annotated[float, Field(ge=0.1)] = (
         10.0  # between proofs that the live session is right
     )

@@ -21,7 +21,7 @@ from agent.app import choices, dialects
 from agent.config import Config
 from agent.core.packages import Package
 from agent.core.topics import Topics
-from agent.ports import Engine, Fetcher, Link
+from agent.ports import Engine, Fetcher, Link, Ring
 from agent.runtime.archive import Archive
 from agent.runtime.branch import Branch
 from agent.runtime.chunked import ChunkedFetcher
@@ -64,6 +64,7 @@ class Body:
     trust: str
     faces: choices.LocalFaces
     lane: Lane
+    ring: Ring
     factory: dict[str, tuple[str, Package]]
     left_out: dict[str, str]
     rooms: ExitStack
@@ -115,6 +116,7 @@ class Body:
                 if name in marks:
                     source.resume(marks[name])
             lane.add_source(choices.joining(source, names, config, lane), names)
+        ring = choices.ring(config, rooms)
         store = FileStore(folder, int(config.store.models_mb * 2**20))
         factory, left_out = await asyncio.to_thread(choices.factory, config, store)
         return cls(
@@ -132,6 +134,7 @@ class Body:
             trust=trust,
             faces=faces,
             lane=lane,
+            ring=ring,
             factory=factory,
             left_out=left_out,
             rooms=rooms,
@@ -274,6 +277,8 @@ class Body:
             random=dice,
             run_s_max=config.engine.run_s_max,
             receipt_s=config.report.receipt,
+            ring=self.ring,
+            shadow_share=config.engine.shadow_share,
             receipt=receipt,
             degraded=lambda model, why: events.tell("degraded", model, why),
             refused=lambda model, why: events.tell("refusal", model, why),

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent.core.evidence import Latency, Recent
+from agent.core.latency import Latency, Recent
 from agent.core.manifest import finite
 from agent.core.names import ModelRef
 
@@ -40,6 +40,7 @@ class SwapTrace:
     during: Latency = field(default_factory=Latency)
     after: Latency = field(default_factory=Latency)
     evidence: list[Mapping[str, Any]] = field(default_factory=list)  # of phases, as they are left
+    rescored: Mapping[str, int] | None = None  # rows taken back and scored again, see `past`
     _last_old_at: float = math.nan
 
     def watch(self, recent: Recent, now: float) -> None:
@@ -99,6 +100,7 @@ class SwapTrace:
                 "during": self.during.rows,
                 "after": self.after.rows,
             },
+            "rescored": self.rescored,
             "rss_mb": {
                 "before": round(self.rss_before / 2**20, 1),
                 "after": round(self.rss_after / 2**20, 1),

@@ -206,7 +206,7 @@ class Reporter:
             rss_bytes=works.room.rss_bytes(),
             swaps=works.swaps,
             rollbacks=works.rollbacks,
-            deaths=sum(seat.evidence.deaths for seat in works.room.seats.values()),
+            deaths=sum(seat.deaths for seat in works.room.seats.values()),
             receipt=self._archive.newest(model.name),
             evidence=works.clerk.seen_in(rollout.phase),
             trail=works.clerk.trail,

@@ -91,9 +91,9 @@ def test_what_a_bad_version_said_is_scored_again_by_the_known_good(site, tmp_pat
     assert model["active"]["release"] == first
     assert f"failed {phase}" in model["why"]
     books = site.scored("m", sent)
-    told = eventually(lambda: [e["receipt"] for e in site.events if e["type"] == "rollback"], 20)[
-        -1
-    ]
+    receipts = eventually(
+        lambda: [e["receipt"] for e in site.events if e["type"] == "rollback"], 20
+    )
     said = [seq for seq, row in books.rows.items() if row[3] == bad]
     again = eventually(lambda: len(books.superseding) >= len(said) and books.superseding, 20)
     assert sorted(again.values()) == sorted(said)
