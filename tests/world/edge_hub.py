@@ -14,6 +14,7 @@ import json
 import ssl
 import threading
 import time
+import unicodedata
 from urllib.parse import parse_qs, quote, unquote
 
 import paho.mqtt.client as mqtt
@@ -293,7 +294,7 @@ def _unfit(value, depth=0):
         return "too deep"
     if isinstance(value, dict):
         for key, inner in value.items():
-            if len(key.encode()) > 1024 or any(c in ".$ " or not c.isprintable() for c in key):
+            if len(key.encode()) > 1024 or any(c in ".$ " or unicodedata.category(c) == "Cc" for c in key):
                 return f"the key {key!r}"
             if why := _unfit(inner, depth + 1):
                 return why

@@ -79,11 +79,11 @@ class HubLogin(Login):
         return self._workload.trust_bundle()
 
     def _made(self) -> tuple[str, float]:
-        began = self._clock()
-        expires_s = int(self._wall() + self._life_s)
+        began, now = self._clock(), self._wall()
+        expires_s = int(now + self._life_s)
         made = token(self._identity.resource, expires_s, self._sign)
         log.info("token made", life_s=self._life_s)
-        return made, began + LIFE_SHARE * self._life_s
+        return made, began + LIFE_SHARE * (expires_s - now)
 
     def _sign(self, text: bytes) -> str:
         if self._workload is not None:
