@@ -371,23 +371,6 @@ class Gap:
     rows: int
 
 
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """Score rows that had to be given up: exactly `rows` of those numbered first to last.
-
-    `reason` is `full` (no room), `expired` (too old) or `refused` (the broker will never take
-    them).  Events that were given up have no stream, and are counted in `rows`.
-    """
-
-    id: int  # stays the same when a gap is told twice
-    stream: str
-    model: str
-    reason: str
-    first_seq: int
-    last_seq: int
-    rows: int
-
-
 @dataclass(slots=True)
 class Entry:
     """What one step of the lane adds, all of it or nothing: records, accounts, marks.

@@ -32,8 +32,8 @@ PRAGMAS = (
     "locking_mode=EXCLUSIVE",
     "journal_mode=WAL",
     "synchronous=FULL",
-    "wal_autocheckpoint=256",
-    "journal_size_limit=1048576",
+    "wal_autocheckpoint=128",  # 512 KiB, half of the ballast
+    "journal_size_limit=524288",
     "mmap_size=0",
 )
 
@@ -208,9 +208,15 @@ class Database:
         if self._ballast.held:
             logger.warning("disk full, making room", path=str(self.path), why=str(error))
         self._ballast.release()
+        # First what the WAL holds goes where it belongs: that takes as much room as the WAL, which
+        # is less than the ballast.  Then the WAL is empty, and what relief frees can be used again.
+        self._checkpoint()
         self._tried(self._relief)
-        with contextlib.suppress(sqlite3.Error):  # not truncated: this room stays ours
-            self._connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
+        self._checkpoint()
+
+    def _checkpoint(self) -> None:
+        with contextlib.suppress(sqlite3.Error):
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def _squeeze(self, orders: list[_Order]) -> list[_Order]:
         """One order at a time, so that none takes along another; behind one that waits all wait."""

@@ -24,7 +24,7 @@ from agent.adapters.sqlite.telling import Telling
 from agent.ports import Entry, Gap, Record
 
 RECENT_BYTES_MAX = 4 * 2**20  # of records kept in memory beside the table
-GIVE_BACK = 8  # a full disk costs one part in so many, so that it does not cost something each time
+SPARE_BYTES = 256 * 1024  # given up at once on a full disk: deleting takes as much room in the WAL
 
 
 class SqliteOutbox:
@@ -60,7 +60,7 @@ class SqliteOutbox:
         database.call(lambda c: self._ageing.begin(c, stock.latest))
         self._is_evicting = False
         database.watch(self._after_commit)
-        database.relieve(self._spare_some, self._given_back)
+        database.relieve(self._spare_some, self._lost)
 
     # ---- the lane's side ----
 
@@ -206,7 +206,8 @@ class SqliteOutbox:
     def _spare_some(self, connection: sqlite3.Connection) -> Lost:
         """The disk is full: room inside the file is the only room there is."""
         with self._lock:
-            return self._give_up(connection, self._bytes // GIVE_BACK + 1, "full")
+            self._room = max(0, self._bytes - SPARE_BYTES)
+            return self._give_up(connection, SPARE_BYTES, "full")
 
     def _give_up(self, connection: sqlite3.Connection, excess: int, reason: str) -> Lost:
         """The oldest of the lowest priority, `excess` bytes of them."""
@@ -254,10 +255,6 @@ class SqliteOutbox:
     def _evicted(self, lost: Lost) -> None:
         self._is_evicting = False
         self._lost(lost)
-
-    def _given_back(self, lost: Lost) -> None:
-        self._lost(lost)
-        self._room = min(self._room, self._bytes)
 
     def _lost(self, lost: Lost) -> None:
         with self._lock:
