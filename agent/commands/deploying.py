@@ -17,11 +17,15 @@ from agent.core.manifest import Bars
 from agent.core.packages import Package
 from agent.core.topics import Topics
 from agent.core.wire import DesiredModel, apply_bars, unknown_bars
+from agent.core.wording import receipt_words
 from agent.repository import dial
+from agent.repository.chronicle import Chronicle
 from agent.repository.conversation import Conversation
-from agent.repository.fleet import Follower, Progress, amend, bars_from, fleet_of, take
+from agent.repository.fleet import Device, Follower, Progress, amend, bars_from, fleet_of, take
 from agent.repository.layout import Repository
 from agent.repository.wishes import check_not_lost, members_of, pick, wished_by
+
+RECEIPT_S_MAX = 5.0  # after the end, for the figures that come after a swap
 
 _BARS: dict[str, dict[str, Any]] = Bars().model_dump()
 
@@ -51,6 +55,9 @@ def deploy(
     A group's members are the devices whose reports name it; with --wait those that have a wish of
     their own for this model are left out, and one that has never reported is not waited for.
 
+    Each phase is told on stderr with its evidence; with --json as one object a line, and the
+    outcome as one document on stdout.  Ctrl-C ends the following, never the wish.
+
     Example: edge-agent deploy pump-anomaly:2 --device pump-7 --repo ./repo --wait
     """
     with ending():
@@ -73,7 +80,7 @@ def deploy(
             deployment.publish(repository.metadata_files(), fresh=fresh)
             if not as_json:
                 typer.echo(deployment.line())
-            outcome = deployment.follow(timeout) if wait else {}
+            outcome = deployment.follow(timeout, as_json=as_json) if wait else {}
         _end(deployment, outcome, wait=wait, as_json=as_json, timeout_s=timeout)
 
 
@@ -86,6 +93,7 @@ class _Deployment:
         self._talk, self.package, self._wish = talk, package, wish
         self._device, self._group = device, group
         self.revision = 0
+        self.receipts: dict[str, Mapping[str, Any]] = {}  # of the devices that have written one
         topics = Topics(talk.root, device)
         self.topic = topics.desired if device else topics.group_desired(group)
         self._documents = talk.retained(
@@ -114,29 +122,45 @@ class _Deployment:
         self.revision, body = done
         self._talk.publish(self.topic, body, retain=True)
 
-    def follow(self, timeout_s: float) -> dict[str, Progress]:
+    def follow(self, timeout_s: float, *, as_json: bool) -> dict[str, Progress]:
         """Watch the reports until every device has settled, or time is up."""
-        expected = self._expected()
         until = time.monotonic() + timeout_s
-        followers: dict[str, Follower] = {}
         last: dict[str, Progress] = {}
-        with Narrator(str(self.package.ref)) as narrator:
-            for message in self._talk.messages(until):
-                if message is not None:
-                    take(self._fleet, message.topic, message.payload, self._talk.root)
-                expected |= self._expected()
-                for name in sorted(expected):
-                    follower = followers.setdefault(name, self._follower(name))
-                    if name in last and last[name].committed is not None:
-                        continue
-                    device = self._fleet.get(name)
-                    if device is not None:
-                        last[name] = follower.see(device, time.monotonic())
-                        narrator.tell(device, last[name])
-                if expected and all(name in last and _settled(last[name]) for name in expected):
-                    break
-                narrator.tick()
+        try:
+            with Narrator(self.package.ref, as_json=as_json) as narrator:
+                expected = self._watch(until, last, narrator)
+        except KeyboardInterrupt:
+            typer.echo("followed no longer; the wish stands, see edge-agent status", err=True)
+            raise
         return {name: last.get(name, Progress("never reported")) for name in sorted(expected)}
+
+    def _watch(self, until: float, last: dict[str, Progress], narrator: Narrator) -> set[str]:
+        expected = self._expected()
+        followers: dict[str, tuple[Follower, Chronicle]] = {}
+        for message in self._talk.messages(until):
+            if message is not None:
+                take(self._fleet, message.topic, message.payload, self._talk.root)
+            expected |= self._expected()
+            for name in sorted(expected):
+                follower, chronicle = followers.setdefault(name, self._follower(name))
+                device = self._fleet.get(name)
+                if device is None:
+                    continue
+                model = device.model(self.package.ref.name)
+                if (receipt := chronicle.receipt(model)) is not None:
+                    self.receipts[name] = receipt
+                if name not in last or not _settled(last[name]):
+                    last[name] = follower.see(device, time.monotonic())
+                    narrator.tell(device, last[name], chronicle)
+            if expected and all(name in last and _settled(last[name]) for name in expected):
+                until = min(until, time.monotonic() + RECEIPT_S_MAX)
+                if self._are_complete() or time.monotonic() >= until:
+                    break
+            narrator.tick()
+        return expected
+
+    def _are_complete(self) -> bool:
+        return all(receipt.get("complete", True) for receipt in self.receipts.values())
 
     def line(self) -> str:
         """What was wished, and where."""
@@ -159,14 +183,12 @@ class _Deployment:
         members = members_of(self._fleet, self._group)
         return {m for m in members if not wished_by(m, self.package.ref.name, self._documents)}
 
-    def _follower(self, name: str) -> Follower:
-        before = fleet_of(self._documents, self._talk.root).get(name)
-        return Follower(
-            self.package.ref.name,
-            self.package.ref.release,
-            self.revision if self._device else None,
-            before.report if before else {},
-        )
+    def _follower(self, name: str) -> tuple[Follower, Chronicle]:
+        ref = self.package.ref
+        before = fleet_of(self._documents, self._talk.root).get(name) or Device(name)
+        revision = self.revision if self._device else None
+        follower = Follower(ref.name, ref.release, revision, before.report)
+        return follower, Chronicle(ref.release, before.model(ref.name))
 
 
 def _settled(progress: Progress) -> bool:
@@ -187,6 +209,9 @@ def _end(
         return
     if not outcome:
         fail(deployment.nobody(timeout_s))
+    if not as_json:
+        for name, receipt in sorted(deployment.receipts.items()):
+            typer.echo(f"{name}: {receipt_words(receipt)}")
     sentences = [_sentence(d, p, timeout_s) for d, p in outcome.items() if not p.committed]
     if sentences:
         fail("; ".join(sentences))
@@ -215,7 +240,12 @@ def _document(deployment: _Deployment, outcome: Mapping[str, Progress]) -> dict[
         "topic": deployment.topic,
         "revision": deployment.revision,
         "devices": {
-            device: {"committed": p.committed, "phase": p.phase, "why": p.why}
+            device: {
+                "committed": p.committed,
+                "phase": p.phase,
+                "why": p.why,
+                "receipt": deployment.receipts.get(device),
+            }
             for device, p in outcome.items()
         },
     }

@@ -1,11 +1,13 @@
-"""The fleet as a table: one row per device and model."""
+"""The fleet as a table: one row per device and model; below it, what is being tried has shown."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from agent.core.wording import words_of
 from agent.repository.fleet import Device, number, part
 
 _COLOURS = {
@@ -37,8 +39,8 @@ WIDTH_WHOLE = 140
 _RIGHT = ("in", "scored", "rejected", "pending", "p99 ms")
 
 
-def render(fleet: Mapping[str, Device], width: int) -> Table:
-    """The table for a screen `width` columns wide, which may have room for less than all.
+def render(fleet: Mapping[str, Device], width: int) -> Group:
+    """What `status` shows on a screen `width` columns wide, which may have room for less than all.
 
     Text of devices is shown as it is, never read as markup.
     """
@@ -57,7 +59,17 @@ def render(fleet: Mapping[str, Device], width: int) -> Table:
         for model in sorted(models) or [""]:
             row = dict(zip(COLUMNS, _row(device, model), strict=True))
             table.add_row(*(row[column] for column in shown))
-    return table
+    return Group(table, *_evidence(fleet))
+
+
+def _evidence(fleet: Mapping[str, Device]) -> Iterator[Text]:
+    """One line for each model that has evidence, in the words of `deploy --wait`."""
+    for device in (fleet[name] for name in sorted(fleet)):
+        for name in sorted(part(device.report, "models")):
+            if evidence := part(device.model(name), "evidence"):
+                release = number(evidence.get("release"))
+                what = f"{name}:{release}" if release else name
+                yield Text(f"{device.name}: {what} {words_of(evidence)}")
 
 
 def _row(device: Device, name: str) -> list[Text]:

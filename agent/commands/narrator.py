@@ -1,20 +1,24 @@
-"""A rollout as it happens: one bar per device on a terminal, elsewhere a line per phase."""
+"""A rollout as it happens: one bar per device on a terminal, elsewhere a line per step."""
 
+import json
 from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from agent.core.names import ModelRef
 from agent.repository import fleet
+from agent.repository.chronicle import Chronicle, Step
 
 
 class Narrator:
-    """Tells on stderr, so that stdout stays with the outcome."""
+    """Tells on stderr, so that stdout stays with the outcome; `as_json`, an object on each line."""
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, ref: ModelRef, *, as_json: bool = False) -> None:
         self._console = Console(stderr=True)
-        self._what = what
+        self._ref = ref
+        self._as_json = as_json
         self._last: dict[str, str] = {}
         self._tasks: dict[str, TaskID] = {}
         self._bars = Progress(
@@ -26,30 +30,63 @@ class Narrator:
             auto_refresh=False,
         )
 
+    @property
+    def _draws(self) -> bool:
+        return self._console.is_terminal and not self._as_json
+
     def __enter__(self) -> Self:
-        if self._console.is_terminal:
+        if self._draws:
             self._bars.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._console.is_terminal:
+        if self._draws:
             self._bars.stop()
 
-    def tell(self, device: fleet.Device, progress: fleet.Progress) -> None:
+    def tell(self, device: fleet.Device, progress: fleet.Progress, chronicle: Chronicle) -> None:
         """Where the wish stands on `device`; says nothing twice."""
-        offline = " (offline)" if device.online is False else ""
-        text = f"{progress.phase}{offline}"
-        if self._console.is_terminal:
-            if device.name not in self._tasks:
-                name = f"{self._what} on {device.name}"
-                self._tasks[device.name] = self._bars.add_task("", total=1.0, device=name, phase="")
-            self._bars.update(self._tasks[device.name], completed=progress.share, phase=text)
-        elif self._last.get(device.name) != text:
-            why = f": {progress.why}" if progress.why else ""
-            self._console.print(Text(f"{device.name}: {self._what} {text}{why}"), soft_wrap=True)
-        self._last[device.name] = text
+        model = device.model(self._ref.name)
+        for step in chronicle.see(progress.phase, model):
+            if self._as_json:
+                self._console.out(self._object(device, progress, step), highlight=False)
+            elif step.what == "left":
+                self._print(f"{device.name}: {self._ref} {step.words}")
+            elif not self._draws:
+                why = f": {progress.why}" if progress.why else ""
+                self._print(f"{device.name}: {self._ref} {step.phase}{_offline(device)}{why}")
+        if self._draws:
+            now = Step("entered", progress.phase, chronicle.evidence(model))
+            self._draw(device, progress, now.words)
 
     def tick(self) -> None:
         """Redraw, for the clocks."""
-        if self._console.is_terminal:
+        if self._draws:
             self._bars.refresh()
+
+    def _draw(self, device: fleet.Device, progress: fleet.Progress, words: str) -> None:
+        if device.name not in self._tasks:
+            name = f"{self._ref} on {device.name}"
+            self._tasks[device.name] = self._bars.add_task("", total=1.0, device=name, phase="")
+        text = f"{words}{_offline(device)}"
+        self._bars.update(self._tasks[device.name], completed=progress.share, phase=text)
+
+    def _print(self, line: str) -> None:
+        self._console.print(Text(line), soft_wrap=True)
+
+    def _object(self, device: fleet.Device, progress: fleet.Progress, step: Step) -> str:
+        document = {
+            "device": device.name,
+            "model": self._ref.name,
+            "release": self._ref.release,
+            "step": step.what,
+            "phase": step.phase,
+            "words": step.words,
+            "evidence": step.evidence,
+            "why": progress.why,
+            "online": device.online,
+        }
+        return json.dumps(document, ensure_ascii=False)
+
+
+def _offline(device: fleet.Device) -> str:
+    return " (offline)" if device.online is False else ""

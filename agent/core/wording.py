@@ -64,6 +64,11 @@ def receipt_lines(receipt: Mapping[str, Any]) -> list[str]:
     return lines + [evidence_words(phase) for phase in phases if isinstance(phase, Mapping)]
 
 
+def words_of(evidence: Mapping[str, Any]) -> str:
+    """The words that came with `evidence`, else ours: so that all faces use the same ones."""
+    return _line(evidence.get("words")) or evidence_words(evidence)
+
+
 def worded(evidence: Mapping[str, Any]) -> dict[str, Any]:
     """`evidence` with its words beside it, for faces that have none of their own."""
     return {**evidence, "words": evidence_words(evidence)}
