@@ -135,6 +135,8 @@ class Commands:
         else:
             raise RefusedError(f"{model.name} has no known good version to go back to", 409)
         to = now.previous if bad == now.active and now.candidate is None else now.known_good
+        if to is not None and not self._wishes.permits(to.name, to.release):
+            raise RefusedError(f"{to} is below the security floor its repository has signed", 403)
         await model.driver.submit(Condemned(bad, "rolled back by command"))
         return {"from": bad.release, "to": to.release if to else None}
 

@@ -122,6 +122,10 @@ class Wishes:
         """Hold every model against its wish once more."""
         self._renewed.set()
 
+    def permits(self, name: str, release: int) -> bool:
+        """Whether a release that is on this device already may be activated again."""
+        return self._resolver.permits(name, release)
+
     async def run(self) -> None:
         """Until cancelled: whenever something is desired anew, tell the drivers."""
         waits = delays(RETRY_S_FIRST, RETRY_S_MAX, self._random)

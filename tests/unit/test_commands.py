@@ -142,6 +142,21 @@ def test_rollback_goes_back_to_the_version_before(plant):
     live(main, plant)
 
 
+def test_rollback_does_not_go_below_the_signed_security_floor(plant):
+    """[trust-2.5]"""
+
+    async def main(plant):
+        await plant.desire(m=1)
+        await plant.desire(m=2)
+        plant.floors["m"] = 2
+        answer = await plant.command("rollback", model="m")
+        assert answer["code"] == 403
+        assert "below the security floor" in answer["why"]
+        assert active(plant) == 2
+
+    live(main, plant)
+
+
 def test_rollback_during_probation_is_of_the_candidate(plant):
     async def main(plant):
         await plant.desire(m=1)
