@@ -21,7 +21,9 @@ SAMPLES = 512
 SENSORS = 128  # whose rates are followed at once
 INTERVALS = 8  # of each of them
 ROWS_AT_ONCE = 512
-_SPACING_S = 0.05  # between the first samples
+_EAGER = 64  # the first so many are taken as they come, so that something is known at once
+_EAGER_BYTES = 128 * 1024  # decoded for them out of one burst
+_SPACING_S = 0.05  # between those after them
 _PILE_BLOCKS, _PILE_ROWS = 256, 2048  # of which intervals are worked out at once
 _GOLDEN = 0.6180339887498949  # its multiples fall evenly and with no period
 
@@ -105,7 +107,7 @@ class Survey:
         if len(self._pile) >= _PILE_BLOCKS or self._piled >= _PILE_ROWS:
             self._clear()
         if payloads and (block.arrived >= self._next or self._peeker.needs_header):
-            self._look(payloads, block.arrived)
+            self._look(payloads, block.arrived, rows)
 
     def seen(self) -> Seen:
         """All there is to know, now."""
@@ -123,21 +125,27 @@ class Survey:
         self._pile.clear()
         self._piled = 0
 
-    def _look(self, payloads: Sequence[bytes], now: float) -> None:
+    def _look(self, payloads: Sequence[bytes], now: float, rows: int) -> None:
         if self._peeker.needs_header:
             self._peeker.header = self._header()
             if self._peeker.needs_header:
                 self._peeker.learn(payloads[0])
         if now < self._next:
             return
-        self._turn += 1
-        pick = self._turn * _GOLDEN % 1.0
-        reading = self._peeker.peek(payloads[int(pick * len(payloads))], pick)
-        # at no beat of its own, lest it falls in with the stream's and sees every other reading
-        self._next = now + self._spacing * (0.5 + pick)
-        if reading is not None and self._sample.add(reading) and self._spacing < SPAN_S / SAMPLES:
-            self._sample.halve()
-            self._spacing = min(2 * self._spacing, SPAN_S / SAMPLES)
+        eager = min(rows, _EAGER - self._sample.count, _EAGER_BYTES // (len(payloads[0]) + 1))
+        before = self._sample.added
+        for _ in range(max(1, eager)):
+            self._turn += 1
+            pick = self._turn * _GOLDEN % 1.0
+            reading = self._peeker.peek(payloads[int(pick * len(payloads))], pick)
+            if reading is None or not self._sample.add(reading):
+                continue
+            if self._spacing < SPAN_S / SAMPLES:
+                self._sample.halve()
+                self._spacing = min(2 * self._spacing, SPAN_S / SAMPLES)
+        if self._sample.count >= _EAGER or self._sample.added == before:
+            # at no beat of its own, lest it falls in with the stream's: every other reading
+            self._next = now + self._spacing * (0.5 + pick)
 
 
 class _Sample:
@@ -148,7 +156,12 @@ class _Sample:
         self._columns: dict[str, int] = {}
         self._examples: dict[str, str] = {}
         self._table = np.empty((SAMPLES, 0))  # NaN: nothing; infinity: no number
-        self._added = 0
+        self.added = 0
+
+    @property
+    def count(self) -> int:
+        """How many readings are in it."""
+        return min(self.added, SAMPLES)
 
     def add(self, reading: Reading) -> bool:
         """Whether the table is full now."""
@@ -160,7 +173,7 @@ class _Sample:
                 self.whole = False
         if (lacks := len(self._columns) - self._table.shape[1]) > 0:
             self._table = np.hstack([self._table, np.full((SAMPLES, lacks), np.nan)])
-        row = self._table[self._added % SAMPLES]
+        row = self._table[self.added % SAMPLES]
         row[:] = np.nan
         for path, value in reading.items():
             if (column := self._columns.get(path)) is None:
@@ -170,17 +183,17 @@ class _Sample:
                 row[column] = np.inf
             else:
                 row[column] = value
-        self._added += 1
-        return self._added >= SAMPLES
+        self.added += 1
+        return self.added >= SAMPLES
 
     def halve(self) -> None:
         """Keep every other reading of a table that has just become full."""
         self._table[: SAMPLES // 2] = self._table[1::2].copy()
-        self._added = SAMPLES // 2
+        self.added = SAMPLES // 2
 
     def fields(self) -> tuple[dict[str, FieldSeen], int]:
         """What is in the table, by path, and how many readings that is of."""
-        count = min(self._added, SAMPLES)
+        count = self.count
         found = {}
         for path, column in self._columns.items():
             values = self._table[:count, column]

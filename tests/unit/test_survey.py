@@ -80,6 +80,17 @@ def test_every_format_is_looked_into_whether_or_not_anybody_wants_its_fields(for
     assert seen.rate_hz == pytest.approx(1.0)
 
 
+def test_a_stream_of_a_second_is_known_as_well():
+    stream = Stream()
+    for _ in range(2):
+        parts = [{"k": "a", "t": START + i / 20, "n": i} for i in range(20)]
+        stream.send(*(json.dumps(part).encode() for part in parts))
+    stream.send(json.dumps([{"k": "a", "t": START, "n": 99}] * 20).encode())
+    seen = stream.seen
+    assert seen.readings == seen.samples == 60
+    assert seen.fields["n"].values[-1] == 99
+
+
 def test_presence_and_failures_are_shares_of_all_readings():
     stream = Stream()
     for i in range(40):
