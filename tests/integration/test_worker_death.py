@@ -188,6 +188,38 @@ def test_a_hang_on_the_golden_samples_is_a_verdict(load: Load, tmp_path: Path) -
     assert "did not end within 0.4 s" in result.why
 
 
+SPIN = """
+import os, sys
+os.sched_setaffinity(0, {int(sys.argv[1])})
+print(flush=True)
+while True:
+    pass
+"""
+
+
+@linux
+@pytest.mark.skipif(not priority.may_return(), reason="needs CAP_SYS_NICE or RLIMIT_NICE")
+def test_a_candidate_that_never_gets_the_processor_is_not_accused(
+    load: Load, tmp_path: Path
+) -> None:
+    """[jail-3.4]"""
+    session = load(wild.hang(tmp_path / "m"), background=True, run_s=0.5)
+    core = {next(iter(os.sched_getaffinity(0)))}
+    pid = session.pid()
+    assert pid is not None
+    for tid in priority.threads(f"/proc/{pid}/task"):
+        os.sched_setaffinity(tid, core)
+    command = [sys.executable, "-c", SPIN, str(*core)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as busy:
+        try:
+            assert busy.stdout is not None
+            busy.stdout.readline()
+            with pytest.raises(WorkerLostError, match=r"in 1 s; this device is too busy"):
+                session.golden()
+        finally:
+            busy.kill()
+
+
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="only x86 traps here")
 def test_a_crash_on_the_golden_samples_is_a_verdict(load: Load, tmp_path: Path) -> None:
     folder = wild.crash_on_minus_one(tmp_path / "m")

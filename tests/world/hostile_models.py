@@ -180,7 +180,7 @@ HOSTILE: dict[str, tuple[Callable[..., Path], str]] = {
     "weights far away": (huge_offset, "wants w.bin up to byte 4611686018427387968, and it has 64"),
     "huge, by a constant": (huge_constant, "more memory than a worker may use here"),
     "huge, by its input": (wild.huge, "more memory than a worker may use here"),
-    "grows": (wild.grows, "more memory than a worker may use here"),
+    "grows": (wild.grows, "the golden samples"),  # need more memory, or do not end: what is first
     "hangs": (wild.hang, "the golden samples did not end within"),
     "deep branches": (deep_branches, "nests graphs deeper than 8"),
     "deep protobuf": (deep_protobuf, "nests graphs deeper than 8"),

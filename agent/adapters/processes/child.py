@@ -102,7 +102,9 @@ class Child:
                 env=launch.environment(),
                 cwd="/",
                 pass_fds=[*theirs, self.arena.fd],
-                start_new_session=True,
+                # Not a session of its own: the kernel would give that a fair share of the processor
+                # (sched_autogroup), however low the worker's class is within it.
+                process_group=0,
             )
         finally:
             os.close(write)

@@ -1,10 +1,19 @@
-"""How much memory a process took at its worst, as the platform tells it."""
+"""What a process took, as the platform tells it: memory at its worst, and processor time."""
 
 import contextlib
 from pathlib import Path
 from typing import Any
 
 import psutil
+
+
+def cpu_s(pid: int | None) -> float:
+    """Processor time that the process has had, all its threads together; 0 where it is gone."""
+    try:
+        times = psutil.Process(pid).cpu_times() if pid is not None else None
+    except psutil.Error:
+        return 0.0
+    return float(times.user + times.system) if times is not None else 0.0
 
 
 def peak_bytes(pid: int | None) -> int:

@@ -12,7 +12,7 @@ import structlog
 
 from agent.adapters.processes.answers import golden_result, is_loaded, measures, specs
 from agent.adapters.processes.child import Child
-from agent.adapters.processes.footprint import peak_bytes
+from agent.adapters.processes.footprint import cpu_s, peak_bytes
 from agent.adapters.processes.limits import Limits
 from agent.adapters.processes.pipe import Pipe, first_arena_bytes
 from agent.core.brief import Brief, blamed
@@ -30,6 +30,7 @@ log = structlog.get_logger(__name__)
 JOBS_MAX = 2  # one that runs and one that waits: the worker never idles between batches
 SERVE_S_MAX = 5.0
 MEASURED_RUNS = 3  # of one row, that have to end in time
+STARVED = 0.1  # of the time it was given: with less processor than this it was not let run
 MEMORY_FACTOR = 4  # of what `model build` measured: room for the first run, and for being wrong
 MEMORY_BYTES_MIN = 512 * 2**20
 # What a model's own code can bring about; SIGKILL is the kernel short of memory, or a person.
@@ -143,13 +144,23 @@ class WorkerSession:
         return measures(answer, rss, peak)
 
     def _ask_to_run(self, what: str, budget: float) -> dict[str, Any]:
-        """Raises WorkerLostError; TimeoutError, and then the worker is ended."""
+        """Raises WorkerLostError; TimeoutError where it hangs, and then it is ended.
+
+        A candidate runs when nobody else wants to: where the processor was always busy, that it
+        did not end in time says nothing of it.
+        """
         threads = self._brief["threads"]
         question = {"do": what, "threads": threads, "cpu_s": budget * threads}
+        before = cpu_s(self._child.pid)
         try:
             return self._child.ask(question, budget)
-        except TimeoutError:
+        except TimeoutError as error:
+            had = cpu_s(self._child.pid) - before
             self._child.kill()
+            if self.provider == CPU and had < STARVED * budget:
+                raise WorkerLostError(
+                    f"had {had:.1f} s of processor time in {budget:g} s; this device is too busy"
+                ) from error
             raise
 
     def serve(self) -> None:
@@ -229,11 +240,12 @@ class WorkerSession:
         return child, answer
 
     def _load(self, child: Child, *, background: bool) -> dict[str, Any]:
-        cpu_s = self._limits.load_s
+        allowed_s = self._limits.load_s
         if tuple(self._brief["providers"]) == (CPU,):
-            cpu_s = min(cpu_s, self._limits.load_cpu_s)
-        cpu_s *= self._brief["threads"]
-        question = {"do": "load", "brief": self._brief, "background": background, "cpu_s": cpu_s}
+            allowed_s = min(allowed_s, self._limits.load_cpu_s)
+        allowed_s *= self._brief["threads"]
+        question = {"do": "load", "brief": self._brief, "background": background}
+        question["cpu_s"] = allowed_s
         started = time.monotonic()
         try:
             answer = child.ask(question, self._limits.load_s)
@@ -246,7 +258,7 @@ class WorkerSession:
             number = child.signal_of_death()
             if number == XCPU:
                 raise MisfitError(
-                    f"{self.ref} did not load within {cpu_s:g} s of processor time"
+                    f"{self.ref} did not load within {allowed_s:g} s of processor time"
                 ) from error
             if is_memory(error):
                 why = f"the worker {error} while loading {self.ref}; it may not have more memory"
