@@ -3,7 +3,6 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,22 +16,18 @@ from agent.adapters.sqlite.ageing import Ageing
 from agent.adapters.sqlite.database import Database
 from agent.adapters.sqlite.journal import SqliteJournal
 from agent.adapters.sqlite.outbox import SqliteOutbox
-from agent.app import choices, dialects
+from agent.app import choices, dialects, roster
 from agent.config import Config
 from agent.core.packages import Package
 from agent.core.topics import Topics
 from agent.ports import Engine, Fetcher, Link, Ring
-from agent.runtime.archive import Archive
 from agent.runtime.branch import Branch
 from agent.runtime.chunked import ChunkedFetcher
 from agent.runtime.commands import Commands
 from agent.runtime.events import Events
 from agent.runtime.freshness import Freshness
-from agent.runtime.healing import Healer
 from agent.runtime.lane import Lane
-from agent.runtime.models import Models, World
 from agent.runtime.proving import Prover
-from agent.runtime.receipts import SwapTrace
 from agent.runtime.reporter import Reporter
 from agent.runtime.router import Router
 from agent.runtime.uplink import Uplink
@@ -42,7 +37,6 @@ from agent.runtime.wishes import Resolver, Wishes
 
 logger = structlog.get_logger(__name__)
 
-HEALERS = 4  # workers brought back at once
 LANE_STOP_S = 0.5  # where it was not stopped in order before
 
 
@@ -163,7 +157,9 @@ class Body:
 
         archive = choices.archive(config, self.journal, events.tell)
         await archive.reopen()
-        models = self._models(tasks, events, archive, changed, dice)
+        models = roster.models(
+            self, tasks, events=events, archive=archive, changed=changed, dice=dice
+        )
         wishes = Wishes(
             models,
             self.journal,
@@ -250,51 +246,3 @@ class Body:
             self.lane.stop(LANE_STOP_S)
             await models.close()
             await archive.close()
-
-    def _models(
-        self,
-        tasks: asyncio.TaskGroup,
-        events: Events,
-        archive: Archive,
-        changed: choices.Told,
-        dice: random.Random,
-    ) -> Models:
-        config = self.config
-
-        def receipt(model: str, trace: SwapTrace) -> None:
-            archive.take(model, trace)
-            changed()
-
-        world = World(
-            lane=self.lane,
-            engine=self.engine,
-            store=self.store,
-            fetcher=self.fetcher,
-            journal=self.journal,
-            outbox=self.outbox,
-            clock=self.clock,
-            topics=self.topics,
-            random=dice,
-            run_s_max=config.engine.run_s_max,
-            receipt_s=config.report.receipt,
-            ring=self.ring,
-            shadow_share=config.engine.shadow_share,
-            receipt=receipt,
-            degraded=lambda model, why: events.tell("degraded", model, why),
-            refused=lambda model, why: events.tell("refusal", model, why),
-            changed=changed,
-            factory=frozenset(package.ref for _, package in self.factory.values()),
-        )
-        models = Models(world, tasks)
-        models.healer = Healer(
-            self.lane,
-            self.rooms.enter_context(ThreadPoolExecutor(HEALERS, "heal")),
-            self.clock,
-            deaths_max=config.engine.deaths_max,
-            deaths_s=config.engine.deaths_s,
-            condemned=models.condemned,
-            changed=changed,
-            random=dice,
-        )
-        self.rooms.callback(models.healer.stop)
-        return models

@@ -14,7 +14,6 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from agent.core import judge
-from agent.core.errors import MisfitError, UnavailableError, UnfitError
 from agent.core.evidence import Evidence
 from agent.core.names import ModelRef
 from agent.core.rollout import Condemned, Event, Phase, Rollout, loaded
@@ -156,13 +155,12 @@ class Guard:
 
     async def _other(self, seat: Seat) -> Seat | None:
         previous: ModelRef | None = self._rollout().previous
-        if previous in (None, seat.ref):
+        if previous is None or previous == seat.ref:
             return None
-        try:
-            return await self._works.room.seat(previous, background=True)
-        except (UnfitError, MisfitError, UnavailableError) as error:
-            logger.warning("no second opinion", model=str(previous), why=str(error))
-            return None
+        other, why = await self._works.placing.beside(previous)
+        if other is None:
+            logger.warning("no second opinion", model=str(previous), why=why)
+        return other
 
     async def _opinion(self, seat: Seat, other: Seat) -> str:
         """Why `other` would do better; empty if it would not."""

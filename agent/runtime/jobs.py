@@ -59,7 +59,7 @@ class Jobs:
 
         Versions may share states, and each run needs what the one before it left.
         """
-        if seat.lost or seat.jobs_out >= seat.jobs_max:
+        if seat.lost or seat.parked or seat.jobs_out >= seat.jobs_max:
             return False
         states = seat.states
         return states is None or not any(
@@ -120,6 +120,14 @@ class Jobs:
         """Take out the oldest, as long as the oldest is answered."""
         while self._jobs and (answer := self._jobs[0].answer) is not None:
             yield self._jobs.popleft().chunk, answer
+
+    def park(self, seat: Seat) -> None:
+        """The worker of `seat` is given back: what it had not answered waits for another."""
+        seat.lost = True
+        seat.jobs_out = 0
+        for job in self._jobs:
+            if job.chunk.seat is seat and job.out:
+                job.sent, job.tries = 0.0, job.tries - 1
 
     def give(self, bad: Seat, good: Seat | None) -> None:
         """`bad` answers no more: `good` takes its open jobs, or (None) they fail."""

@@ -13,6 +13,7 @@ from agent.core.rollout import Condemned, Rollout, kept, loaded
 from agent.core.topics import Topics
 from agent.ports import Clock, Engine, Fetcher, Journal, Outbox, Ring, Store
 from agent.runtime.accounts import Account
+from agent.runtime.assessing import Assessor
 from agent.runtime.driver import Driver
 from agent.runtime.guard import Guard
 from agent.runtime.healing import Healer
@@ -60,6 +61,7 @@ class World:
     receipt_s: float
     ring: Ring
     shadow_share: float
+    assessor: Assessor
     receipt: Callable[[str, SwapTrace], None]
     degraded: Callable[[str, str], None]
     refused: Callable[[str, str], None]
@@ -126,12 +128,13 @@ class Models:
             receipt_s=world.receipt_s,
             past=Past(room, world.ring, world.journal, world.clock),
             shadow_share=world.shadow_share,
+            assessor=world.assessor,
         )
         driver = Driver(
             name,
             works.by_phase(),
             world.journal,
-            tidy=lambda rollout: self._tidy(room, rollout),
+            tidy=lambda rollout: self._tidy(name, room, rollout),
             refused=lambda why: world.refused(name, why),
             changed=world.changed,
             random=world.random,
@@ -210,11 +213,14 @@ class Models:
 
     async def _restore_later(self, model: Model) -> None:
         await asyncio.sleep(RESTORE_S_RETRY)
-        if model.scoring.slot.seat is None:
+        seat = model.scoring.slot.seat
+        if seat is None or seat.closed:
             await self._restore(model)
 
-    async def _tidy(self, room: Room, rollout: Rollout) -> None:
+    async def _tidy(self, name: str, room: Room, rollout: Rollout) -> None:
         await room.keep(loaded(rollout))
+        if (model := self.rows[name]).works.made_way:
+            self._tasks.create_task(self._restore(model), name=f"reinstate {name}")
         keep = self._world.factory.union(*(kept(m.driver.now) for m in self.rows.values()))
         await asyncio.to_thread(self._world.store.collect, sorted(keep | kept(rollout)))
 

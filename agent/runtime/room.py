@@ -118,12 +118,20 @@ class Room:
         await self.on_lane(begin)
 
     async def swap(self, seat: Seat | None, trace: SwapTrace | None) -> None:
-        """`seat` takes the stream from the next reading on."""
+        """`seat` takes the stream from the next reading on; and what waits, if the version before
+        it was dropped to make room.
+        """
         if seat is not None:
             await asyncio.to_thread(seat.session.serve)
         if trace is not None:
             trace.time = self._clock.wall()
-        await self.on_lane(lambda: self.scoring.swap(seat, trace))
+
+        def swap() -> None:
+            old = self.scoring.swap(seat, trace)
+            if old is not None and old is not seat and old.closed:
+                self.scoring.take_from(old, seat)
+
+        await self.on_lane(swap)
 
     async def take_back(self, bad: Seat | None, good: Seat | None, trace: SwapTrace) -> None:
         """`good` takes the stream and all that `bad` has not answered."""
@@ -132,11 +140,19 @@ class Room:
         trace.time = self._clock.wall()
 
         def back() -> None:
-            self.scoring.swap(good, trace)
-            if bad is not None:
-                self.scoring.take_from(bad, good)
+            old = self.scoring.swap(good, trace)
+            dropped = old if old is not good and old is not None and old.closed else None
+            if (taken := bad or dropped) is not None:
+                self.scoring.take_from(taken, good)
 
         await self.on_lane(back)
+
+    async def drop(self, active: Seat) -> None:
+        """Give back the session of the seat in the slot, which stays there and answers no more."""
+        self.seats.pop(active.ref, None)
+        active.closed = True
+        await self.on_lane(lambda: self.scoring.jobs.park(active))
+        await asyncio.to_thread(active.session.close)
 
     async def keep(self, wanted: frozenset[ModelRef]) -> None:
         """Let go of every session not of `wanted`, as soon as nothing in flight needs it."""

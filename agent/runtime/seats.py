@@ -37,6 +37,7 @@ class Seat:
     jobs_out: int = 0
     lost: bool = False  # its worker is gone and being revived
     closed: bool = False  # its session was given back: nothing is to be revived
+    parked: bool = False  # it is sent nothing more: it is about to be given back
     debt: int = 0  # readings its windows hold that an earlier version has scored already
     deaths: int = 0  # of its worker, ever
     runs: int = 0

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.core import judge
-from agent.core.errors import MisfitError, UnavailableError, UnfitError, UnprovenError
+from agent.core.errors import UnfitError, UnprovenError
 from agent.core.evidence import Evidence, testimony
 from agent.core.manifest import Bars
 from agent.core.names import ModelRef
 from agent.core.wire import apply_bars
 from agent.ports import Clock
+from agent.runtime.placing import Placing
 from agent.runtime.room import Room
 from agent.runtime.seats import Seat
 
@@ -46,6 +47,7 @@ class Trials:
     def __init__(
         self,
         room: Room,
+        placing: Placing,
         clock: Clock,
         *,
         overrides: Callable[[], Mapping[str, Any]],
@@ -56,6 +58,7 @@ class Trials:
     ) -> None:
         self.progress = 0.0
         self._room = room
+        self._placing = placing
         self._clock = clock
         self._overrides = overrides
         self.share = share
@@ -71,7 +74,7 @@ class Trials:
             UnprovenError: it did not show in time that it meets them.
         """
         bars, active = self.bars(seat), self._room.scoring.slot.seat
-        if active is None or not bars.shadow.windows:
+        if active is None or active.closed or not bars.shadow.windows:
             return
         seen = seat.evidence = self._evidence(seat)
         self._hold_against(seen, seat)
@@ -95,7 +98,7 @@ class Trials:
             UnfitError: it breaks a bar.
         """
         bars, active = self.bars(seat), self._room.scoring.slot.seat
-        if active is None or not bars.canary.share or not bars.canary.windows:
+        if active is None or active.closed or not bars.canary.share or not bars.canary.windows:
             return
         if not seat.like(active):
             return
@@ -150,11 +153,8 @@ class Trials:
     async def _known_good(self, ref: ModelRef | None, seat: Seat) -> Seat | None:
         if ref is None or ref == seat.ref:
             return None
-        try:
-            return await self._room.seat(ref, background=True)
-        except (UnfitError, MisfitError, UnavailableError) as error:
-            seat.evidence.apart = f"the known good cannot be loaded: {error}"
-            return None
+        good, seat.evidence.apart = await self._placing.beside(ref)
+        return good
 
     # ---- looking ----
 

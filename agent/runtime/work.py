@@ -5,22 +5,26 @@ until promotion.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from agent.core.errors import DamagedError, UnavailableError
 from agent.core.names import Digest, ModelRef
 from agent.core.packages import Package
-from agent.core.rollout import Phase, Rollout
+from agent.core.rollout import LIVE, Phase, Rollout
+from agent.core.survey import Seen
 from agent.ports import Clock, Fetcher, Store
+from agent.runtime.assessing import MANIFEST, Assessor, manifest_first
 from agent.runtime.clerk import Clerk
 from agent.runtime.past import Past
+from agent.runtime.placing import Placing
 from agent.runtime.receipts import SwapTrace
 from agent.runtime.room import Room, read_manifest
 from agent.runtime.seats import Seat
 from agent.runtime.trials import Trials
 
 TRIED = {Phase.SHADOW, Phase.CANARY, Phase.PROBATION}
+IN_PLACE = {*LIVE, Phase.ROLLING_BACK}  # here the active version may have made way
 FETCHES_MAX = 3  # of bytes that turn out not to be those that were signed
 
 
@@ -41,14 +45,18 @@ class Works:
         receipt_s: float,
         past: Past,
         shadow_share: float,
+        assessor: Assessor,
     ) -> None:
         self.room = room
+        self.placing = Placing(room, store, assessor)
+        self.warnings: Sequence[str] = ()  # about the stream, as the candidate wants it
         self.packages: dict[Digest, Package] = {}
         self.overrides: Mapping[str, Any] = {}
         self.past = past
         self.clerk = Clerk(room, clock, receipt, receipt_s)
         self.trials = Trials(
             room,
+            self.placing,
             clock,
             overrides=lambda: self.overrides,
             share=shadow_share,
@@ -64,6 +72,7 @@ class Works:
         self._rollout = rollout
         self._degraded = degraded
         self._changed = changed
+        self._assessor = assessor
         self._fetched = 0.0
 
     @property
@@ -99,11 +108,14 @@ class Works:
             self._tell_fallback(seat)
 
     async def fetch(self, ref: ModelRef) -> None:
-        """Every file of the package, into the store's partials."""
+        """Every file of the package, into the store's partials; what tells whether the rest is
+        worth it comes first.
+        """
         self._fetched = 0.0
         if await asyncio.to_thread(self._store.path_of, ref) is not None:
             return
         package = self._package(ref)
+        await self._assessor.demands(package)
         done = 0
 
         def count(size: int) -> None:
@@ -112,7 +124,7 @@ class Works:
             self._fetched = min(1.0, done / max(1, package.size))
             self._changed()
 
-        for file in package.files:
+        for file in manifest_first(package):
             partial = await asyncio.to_thread(self._store.partial, package, file)
             try:
                 missing = sum(end - start for start, end in partial.holes())
@@ -121,6 +133,11 @@ class Works:
                     await self._fetcher.fetch(file, partial, count)
             finally:
                 partial.close()
+            if file.path == MANIFEST:
+                self.warnings = await self._assessor.stream(package, self._store, self._survey)
+
+    async def _survey(self) -> Seen:
+        return await self.room.on_lane(self.room.intake.survey.seen)
 
     async def verify(self, ref: ModelRef) -> None:
         """Size and SHA-256 of every file, before anything parses it; then the manifest.
@@ -148,19 +165,19 @@ class Works:
         outputs in the process that will serve.
         """
         await self.clerk.open("swap", self._rollout().active, ref)
-        await self.room.seat(ref, background=True)
+        await self.placing.seat(ref, background=True)
 
     async def shadow(self, ref: ModelRef) -> None:
         """The candidate scores what the active version scores, and is heard by nobody."""
-        await self.trials.shadow(await self.room.seat(ref, background=True))
+        await self.trials.shadow(await self.placing.seat(ref, background=True))
 
     async def canary(self, ref: ModelRef) -> None:
         """The candidate answers for a share of the sensors."""
-        await self.trials.canary(await self.room.seat(ref, background=True))
+        await self.trials.canary(await self.placing.seat(ref, background=True))
 
     async def promote(self, ref: ModelRef) -> None:
         """The candidate takes the stream at a batch boundary."""
-        seat = await self.room.seat(ref, background=True)
+        seat = await self.placing.seat(ref, background=True)
         trace = await self.clerk.of(self._rollout().active, ref)
         await self.trials.promoted(seat)
         if self._rollout().known_good is not None:
@@ -187,12 +204,18 @@ class Works:
         rollout = self._rollout()
         good = None
         if rollout.known_good is not None:
-            good = await self.room.seat(rollout.known_good, background=False)
+            good = await self.placing.seat(rollout.known_good, background=False)
         trace = await self.clerk.open("rollback", ref, rollout.known_good, rollout.reason)
         await self.room.take_back(self.room.seats.get(ref), good, trace)
         self.rollbacks += 1
         trace.rescored = await self.past.score_again(ref, good)
         self.clerk.swapped(trace)
+
+    @property
+    def made_way(self) -> bool:
+        """Whether the active version was dropped for a candidate that has not come in."""
+        seat = self.room.scoring.slot.seat
+        return seat is not None and seat.closed and self._rollout().phase not in IN_PLACE
 
     async def retire(self, ref: ModelRef) -> None:  # noqa: ARG002  # as every work
         """Nothing scores this model's stream any more."""

@@ -17,7 +17,7 @@ from agent.core.errors import UnavailableError
 from agent.core.names import ModelRef
 from agent.core.packages import FileEntry, Package
 from agent.core.rollout import Rollout
-from agent.ports import Entry, Gap, Partial, Record, Scored
+from agent.ports import Entry, Gap, Memory, Partial, Record, Scored
 
 OVERHEAD_BYTES = 64  # of a record, beside topic and payload
 
@@ -273,6 +273,21 @@ class MemoryRing:
 
     def _bytes_of(self, pair: tuple[str, str]) -> int:
         return sum(one.values.nbytes for one in self.kept[pair])
+
+
+class OpenMachine:
+    """The `Machine` port, of one with any memory; or with `free_mb` of `limit_mb`."""
+
+    def __init__(self) -> None:
+        self.limit_mb: float | None = None
+        self.free_mb: float | None = None
+
+    def memory(self) -> Memory:
+        sizes = (None if mb is None else int(mb * 2**20) for mb in (self.limit_mb, self.free_mb))
+        return Memory(*sizes, "a test")
+
+    def architecture(self) -> str:
+        return "x86_64"
 
 
 class MemoryPartial:

@@ -23,6 +23,7 @@ from agent.core.rollout import Rollout
 from agent.core.topics import Topics
 from agent.ports import Message
 from agent.runtime.archive import Archive
+from agent.runtime.assessing import Assessor
 from agent.runtime.commands import Commands
 from agent.runtime.healing import Healer
 from agent.runtime.models import Models, World
@@ -31,7 +32,14 @@ from agent.runtime.reporter import Reporter
 from agent.runtime.trusting import Unsigned
 from agent.runtime.wishes import Wishes
 from tests.world.hours import HandClock, passing, quiet
-from tests.world.memory import FolderStore, MemoryFetcher, MemoryJournal, MemoryOutbox
+from tests.world.memory import (
+    FolderStore,
+    MemoryFetcher,
+    MemoryJournal,
+    MemoryOutbox,
+    MemoryRing,
+    OpenMachine,
+)
 from tests.world.scripted import ListSource, RecordingFaces, ScriptedEngine, ScriptedLink
 from tests.world.still import SamePlace, still_lane
 
@@ -64,6 +72,7 @@ class Plant:
         self.streams = list(streams) or ["s"]
         self.clock = HandClock()
         self.journal, self.box = MemoryJournal(), MemoryOutbox()
+        self.ring, self.machine = MemoryRing(), OpenMachine()
         self.store, self.fetcher = FolderStore(), MemoryFetcher()
         self.link, self.faces = ScriptedLink(), RecordingFaces()
         self.engine = ScriptedEngine()
@@ -131,6 +140,9 @@ class Plant:
                 random=dice,
                 run_s_max=600.0,
                 receipt_s=2.0,
+                ring=self.ring,
+                shadow_share=1.0,
+                assessor=Assessor(self.machine, self.engine),
                 receipt=self.archive.take,
                 degraded=lambda *told: self.degraded.append(told),
                 refused=lambda *told: self.refused.append(told),
