@@ -29,8 +29,8 @@ SPARE_BYTES = 8 * 2**20  # of the disk, left to what is worth more
 KEY_BYTES = 16  # of a row, beside its numbers, as the queue is measured
 BATCH_BYTES = 256
 
-# keep this, forget below that, tell when you are here
-_Order = tuple[Pair, Given | int] | threading.Event
+# keep this, with the rows before it; forget below that; tell when you are here
+_Order = tuple[Pair, Scored, int] | tuple[Pair, int] | threading.Event
 
 logger = structlog.get_logger(__name__)
 
@@ -98,7 +98,7 @@ class DiskRing:
                 tally.refused += scored.rows
                 return
             self._queued_bytes += size
-            self._orders.append((pair, Given(scored, before)))
+            self._orders.append((pair, scored, before))
             if len(self._orders) == 1:
                 self._wake.notify()
             elif self._queued_bytes * 2 > self._queue_bytes_max and not self._is_urgent:
@@ -164,24 +164,27 @@ class DiskRing:
                 self._is_urgent = False
                 if not orders:
                     return
-            self._carry_out(orders)
-            given = (order[1] for order in orders if isinstance(order, tuple))
-            done = sum(_size(what.scored) for what in given if isinstance(what, Given))
+            done = self._carry_out(orders)
             with self._wake:
                 self._queued_bytes -= done
 
-    def _carry_out(self, orders: list[_Order]) -> None:
+    def _carry_out(self, orders: list[_Order]) -> int:
+        """Do what was asked for; the bytes that leave the queue."""
+        done = 0
         waiting: dict[Pair, list[Given]] = {}  # each in its order; they do not touch each other
         for order in orders:
             if isinstance(order, threading.Event):
                 self._keep(waiting)
                 order.set()
-            elif isinstance(order[1], int):
+            elif len(order) == 2:
                 self._keep(waiting)
-                self._shelves.forget(order[0], order[1])
+                self._shelves.forget(*order)
             else:
-                waiting.setdefault(order[0], []).append(order[1])
+                pair, scored, before = order
+                waiting.setdefault(pair, []).append(Given(scored, before))
+                done += _size(scored)
         self._keep(waiting)
+        return done
 
     def _keep(self, waiting: dict[Pair, list[Given]]) -> None:
         for pair, batches in waiting.items():

@@ -164,7 +164,8 @@ class Shelves:
         return shelf
 
     def _went_back(self, shelf: Shelf, given: Given) -> None:
-        """Where the numbers begin again, what was kept from there on goes."""
+        """Where the numbers begin again, what was kept from there on goes; none is forgotten."""
+        shelf.floor = min(shelf.floor, given.scored.seq)
         if shelf.reaches(given.scored.seq + 1):
             self._cut(shelf, given.scored.seq)
             shelf.offset = shelf.until - given.before
@@ -258,7 +259,6 @@ class Shelves:
             if segment.last >= seq or not segment.rows:
                 shelf.segments.pop()
                 self._remove(segment)
-        shelf.floor = min(shelf.floor, seq)
 
     def _remove(self, segment: Segment) -> None:
         try:
