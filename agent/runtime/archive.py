@@ -22,7 +22,7 @@ logger = structlog.get_logger(__name__)
 
 SCHEMA = 1
 RECEIPTS_MAX = 32  # of one model
-BYTES_MAX = 64 * 1024  # of one model's, as they are stored
+BYTES_MAX = 128 * 1024  # of one model's, as they are stored
 
 Envelope = Mapping[str, Any]  # {"receipt", "signature"}, see core.envelope
 

@@ -5,6 +5,7 @@ import datetime as dt
 import hashlib
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,10 @@ from typer.testing import CliRunner
 from agent.adapters.device_key import DeviceKey
 from agent.adapters.sqlite.database import Database
 from agent.adapters.sqlite.journal import SqliteJournal
+from agent.commands import check
+from agent.commands.findings import look
 from agent.commands.receipts import app
+from agent.config import Config
 from agent.core.envelope import signed_bytes
 from agent.core.errors import RefusedError, UnavailableError
 from agent.repository import proofs
@@ -140,6 +144,39 @@ def test_a_key_that_is_not_there_is_named(tmp_path):
     pem = public_pem(rsa.generate_private_key(65537, 2048))
     with pytest.raises(RefusedError, match="of no kind that devices sign with"):
         proofs.public_key(kept(tmp_path / "key", pem))
+
+
+def test_without_cryptography_it_is_said_what_to_install(tmp_path):
+    """[versions-3.6]"""
+    kept(tmp_path / "key", private_pem(KEYS["ed25519"]()))
+    script = (
+        "import sys; sys.modules['cryptography'] = None\n"
+        "from pathlib import Path; from agent.adapters.device_key import DeviceKey\n"
+        "from agent.core.errors import RefusedError\n"
+        "try: DeviceKey(Path(sys.argv[1]))\n"
+        "except RefusedError as error: print(error)"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path / "key")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "pip install 'edge-model-agent[fast]'" in done.stdout, done.stderr
+
+
+def test_check_says_whether_receipts_will_be_signed(tmp_path):
+    """[versions-3.6]"""
+
+    def finding(**device):
+        (found,) = look([("receipts", lambda: check._receipts(Config(device=device)))])
+        return found.ok, found.sentence
+
+    assert finding() == (True, "not signed: device.key_file is not set")
+    key = kept(tmp_path / "key", private_pem(KEYS["ed25519"]()))
+    told = f"signed with the ed25519 key {DeviceKey(key).keyid[:8]}"
+    assert finding(key_file=str(key)) == (True, told)
+    key.chmod(0o604)
+    assert finding(key_file=str(key)) == (
+        False,
+        f"the key {key} is open to others: chmod 600 {key}",
+    )
 
 
 def test_what_was_kept_in_the_real_journal_is_genuine_after_a_restart(tmp_path, key):
