@@ -59,6 +59,7 @@ generated: $(DEV)  ## docs/rollout.mmd and the deployment manifests, from their 
 check: lint types imports  ## everything but the tests
 	@$(RUN) scripts/diagram --check
 	@$(RUN) scripts/deployment --check
+	@$(RUN) scripts/lock --check
 
 bench: $(DEV)  ## measurements; prints ratios
 	@$(RUN) -m pytest tests/bench -m bench -s $(ARGS)
@@ -70,8 +71,10 @@ soak: $(DEV)  ## long runs, by hand
 	@scripts/find-mosquitto
 	@$(RUN) -m pytest -m soak -s --timeout 0 $(ARGS)
 
-images:  ## container images
-	@echo "Nothing builds the images for you yet; by hand: docker build -f Dockerfile.amd64 -t edge-model-agent:dev ."
+images: $(DEV)  ## build both container images, and run the agent inside each (root, Debian)
+	@scripts/find-mosquitto
+	@scripts/images
+	@$(RUN) -m pytest -m images -s tests/images $(ARGS)
 
 clean:  ## drop the environment and every cache
 	rm -rf $(VENV) .demo .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage* build dist

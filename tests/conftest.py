@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parent.parent
-MARKED_FOLDERS = ("integration", "faults", "e2e", "bench")
+MARKED_FOLDERS = ("integration", "faults", "e2e", "bench", "images")
 
 # A shared machine may stall for a moment: a slow example is no failure.
 hypothesis.settings.register_profile("suite", deadline=None, max_examples=100)
