@@ -95,9 +95,9 @@ def test_what_a_bad_version_said_is_scored_again_by_the_known_good(site, tmp_pat
         lambda: [e["receipt"] for e in site.events if e["type"] == "rollback"], 20
     )
     said = [seq for seq, row in books.rows.items() if row[3] == bad]
+    assert receipts[-1]["rescored"] == {"rows": len(said), "refused": 0, "missing": 0}
     again = eventually(lambda: len(books.superseding) >= len(said) and books.superseding, 20)
     assert sorted(again.values()) == sorted(said)
-    assert receipts[-1]["rescored"] == {"rows": len(said), "refused": 0, "missing": 0}
     now = books.corrected()
     assert {row[3] for row in now.values()} == {first}
     for row in now.values():  # what the known good says of each reading, exactly
