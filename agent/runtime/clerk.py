@@ -41,8 +41,10 @@ class Clerk:
     ) -> SwapTrace:
         """A change is about to begin: what the stream is like until now is `before`."""
         self.finish()
-        if kind == "swap":  # a rollback belongs to the rollout that it undoes
+        if kind == "swap":
             self._evidence = []
+        elif self._seen is not None:  # a rollback belongs to the rollout that it broke off
+            self.leave(self._seen)
         return await self._begin(kind, old, new, why)
 
     async def _begin(

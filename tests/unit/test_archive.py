@@ -7,7 +7,7 @@ import pytest
 
 from agent.core.envelope import signed_bytes
 from agent.core.errors import UnavailableError
-from agent.core.rollout import Rollout
+from agent.core.rollout import Phase, Rollout
 from agent.runtime.archive import BYTES_MAX, RECEIPTS_MAX, Archive
 from agent.runtime.receipts import PHASES_MAX, SwapTrace
 from tests.world.hours import quiet
@@ -189,30 +189,24 @@ def test_what_is_seen_is_reported_while_its_phase_lasts_and_kept_in_the_receipt(
         await plant.desire(m=1)
         await plant.desire(m={"release": 2, "rollout": {"probation": {"windows": 100}}})
         clerk = plant.models.rows["m"].works.clerk
-        clerk.see(seen("shadow", 3))  # of a phase that is over
+        clerk.leave(seen("canary", 100, "PASS"))
         await quiet(5)
-        assert plant.state()["evidence"] is None
-        clerk.leave(seen("shadow", 100, "PASS"))
-        clerk.see(seen("probation", 3))
-        before = len(plant.reports)
-        await quiet(5)
-        assert plant.state()["evidence"]["words"] == "probation: 3 of 100 windows, 0 errors"
-        assert [e["phase"] for e in plant.state()["trail"]] == ["shadow"]
+        before = plant.state()["evidence"]
+        assert before["words"].startswith("probation: 0 of 100 windows, ")
+        assert [e["phase"] for e in plant.state()["trail"]] == ["canary"]
         told = len(plant.reports)
-        assert told > before
-        clerk.see(seen("probation", 4))  # no news: it rises with every reading
-        await quiet(5)
+        await quiet(5)  # it changes with every look, which is no news
+        assert plant.state()["evidence"]["seconds"] == before["seconds"] + 5
         assert len(plant.reports) == told
-        assert plant.state()["evidence"]["windows"] == 4
-        clerk.leave(seen("probation", 9, "FAIL") | {"why": "NaN"})
         await plant.command("rollback", model="m")
+        assert plant.state()["evidence"] is None
         receipt = plant.state()["receipt"]
         assert (receipt["kind"], receipt["complete"]) == ("rollback", True)
-        assert [e["phase"] for e in receipt["evidence"]] == ["shadow", "probation"]
+        assert [e["phase"] for e in receipt["evidence"]] == ["canary", "probation"]
         assert receipt["words"][0].startswith("rollback 2 → 1: no gap")
-        assert receipt["words"][2] == "probation: 9 of 100 windows, 0 errors; failed: NaN"
-        kinds = [r["kind"] for r in plant.receipts]
-        assert kinds == ["swap", "swap", "rollback"]
+        assert receipt["words"][1] == "canary: 100 of 100 windows, 0 errors; passed"
+        assert receipt["words"][2].startswith("probation: 0 of 100 windows, ")
+        assert [r["kind"] for r in plant.receipts] == ["swap", "swap", "rollback"]
 
     async def after(plant):
         assert plant.state()["receipt"]["kind"] == "rollback"
@@ -220,6 +214,23 @@ def test_what_is_seen_is_reported_while_its_phase_lasts_and_kept_in_the_receipt(
         assert [e["receipt"]["number"] for e in kept] == [3, 2, 1]
 
     live(main, plant, after)
+
+
+def test_what_was_seen_of_a_phase_that_is_over_is_not_reported(plant):
+    """[versions-3.5]"""
+
+    async def main(plant):
+        await plant.desire(m=1)
+        clerk = plant.models.rows["m"].works.clerk
+        clerk.see(seen("shadow", 3))
+        assert clerk.seen_in(Phase.SHADOW) == seen("shadow", 3)
+        assert clerk.seen_in(Phase.CANARY) is None
+        clerk.see(seen("watch", 3))
+        assert clerk.seen_in(Phase.STEADY) == seen("watch", 3)
+        clerk.leave(seen("watch", 4, "FAIL"))
+        assert clerk.seen_in(Phase.STEADY) is None
+
+    live(main, plant)
 
 
 def test_evidence_that_comes_after_the_receipt_is_complete_is_added_to_it(plant):
