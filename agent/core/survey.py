@@ -92,6 +92,7 @@ class Survey:
         self._readings = 0
         self._turn = 0
         self._sample = _Sample()
+        self._began = 0.0  # when the first of it came
         self._spacing = _SPACING_S
         self._next = -np.inf
         self._pace = _Pace()
@@ -134,15 +135,18 @@ class Survey:
             return
         eager = min(rows, _EAGER - self._sample.count, _EAGER_BYTES // (len(payloads[0]) + 1))
         before = self._sample.added
+        self._began = now if not before else self._began
         for _ in range(max(1, eager)):
             self._turn += 1
             pick = self._turn * _GOLDEN % 1.0
             reading = self._peeker.peek(payloads[int(pick * len(payloads))], pick)
             if reading is None or not self._sample.add(reading):
                 continue
-            if self._spacing < SPAN_S / SAMPLES:
+            span = now - self._began
+            if span < SPAN_S:  # else the oldest give way from now on
                 self._sample.halve()
-                self._spacing = min(2 * self._spacing, SPAN_S / SAMPLES)
+                self._spacing = max(self._spacing, 2 * span / SAMPLES)
+            self._spacing = min(self._spacing, SPAN_S / SAMPLES)
         if self._sample.count >= _EAGER or self._sample.added == before:
             # at no beat of its own, lest it falls in with the stream's: every other reading
             self._next = now + self._spacing * (0.5 + pick)

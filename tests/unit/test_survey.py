@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.core.blocks import Block
 from agent.core.decoding import Decoder
 from agent.core.formats.peeking import Peeker
 from agent.core.streams import StreamSpec
@@ -170,10 +171,69 @@ def test_the_sample_is_of_the_last_hour_and_not_of_the_last_moment():
     assert last >= 3 * 3600 - 20
 
 
+def test_the_sample_is_even_before_it_is_an_hour_long():
+    stream = Stream()
+    for i in range(1000):
+        stream.reading(after=1.0, n=float(i))
+    assert 350 <= stream.seen.fields["n"].quantile(0.5) <= 650
+
+
+def test_a_field_that_has_gone_is_forgotten():
+    stream = Stream()
+    for i in range(2000):
+        stream.reading(after=10.0, **({"old": 1.0} if i < 1000 else {"new": 1.0}))
+    assert set(stream.seen.fields) == {"new"}
+    assert stream.seen.fields["new"].present == 1.0
+
+
+def test_a_sensor_is_followed_from_one_look_to_the_next():
+    stream = Stream()
+    for _ in range(10):
+        stream.reading(after=5.0, v=1.0)
+        seen = stream.seen
+    assert seen.rate_hz == pytest.approx(0.2)
+
+
+def test_readings_that_come_twice_make_no_sensor_faster():
+    stream = Stream()
+    for i in range(20):
+        for _ in range(2):
+            stream.send(json.dumps({"k": "a", "t": START + i}).encode())
+            seen = stream.seen
+    assert seen.rate_hz == pytest.approx(1.0)
+
+
+def blocks(survey, events, rows):
+    """Readings as (time, sensor), decoded already, `rows` to a block."""
+    events = sorted(events)
+    for first in range(0, len(events), rows):
+        part = events[first : first + rows]
+        times = np.array([time for time, _ in part])
+        keys = np.array([key for _, key in part], np.int32)
+        survey.saw((), Block(keys, START + times, {}, float(times[0])))
+
+
+def test_slow_sensors_beside_a_fast_one_are_not_taken_for_slower_still():
+    survey = Stream().survey
+    events = [(i / 1000, 0) for i in range(60_000)]
+    events += [(i + key / 10, key) for i in range(60) for key in (1, 2, 3)]
+    blocks(survey, events, 50)
+    assert survey.seen().rate_hz == pytest.approx(1.0, rel=0.01)
+
+
+def test_with_more_sensors_those_that_stay_followed_keep_what_is_known_of_them():
+    survey = Stream().survey
+    blocks(
+        survey, [(i if key % 2 == 0 else i / 10, key) for i in range(9) for key in range(128)], 9
+    )
+    blocks(survey, [(9.5, 128)], 1)
+    assert survey.seen().rate_hz == pytest.approx(1.0)  # that of the even ones
+
+
 def test_a_fault_of_every_other_reading_is_not_hidden_by_the_sampling():
     stream = Stream()
-    for i in range(4000):
-        stream.reading(after=0.05, temp=500.0 if i % 2 else 50.0)
+    for i in range(8000):
+        stream.reading(after=0.025, temp=500.0 if i % 2 else 50.0)
     assert stream.seen.fields["temp"].outside(0.0, 100.0) == pytest.approx(0.5, abs=0.1)
 
 
