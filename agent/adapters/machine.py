@@ -17,7 +17,6 @@ from pathlib import Path, PurePosixPath
 from agent.core.requirements import architecture
 from agent.ports import Memory
 
-_NO_LIMIT = 2**60  # version 1 writes a number of about 2**63 where there is none
 _Read = Callable[[Path], "_Bound | None"]
 
 
@@ -80,11 +79,10 @@ def _of_groups(groups: Path, proc: Path) -> Iterator[_Bound]:
 def _climbed(root: Path, path: str, read: _Read) -> Iterator[_Bound]:
     """The group at `path` and those above it.
 
-    In a container the path may be one outside: then the group is what is mounted at the root.
+    In a container the path may be one outside, and nothing lies there: then what is mounted at the
+    root is its group.
     """
     parts = [part for part in PurePosixPath(path).parts if part not in ("/", "..")]
-    if not root.joinpath(*parts).is_dir():
-        parts = []
     for depth in range(len(parts), -1, -1):
         bound = read(root.joinpath(*parts[:depth]))
         if bound is not None:
@@ -101,9 +99,10 @@ def _version_2(group: Path) -> _Bound | None:
 
 
 def _version_1(group: Path) -> _Bound | None:
+    """Where there is no limit this one says about 2**63, which is never the least."""
     limit = _number(group / "memory.limit_in_bytes")
     used = _number(group / "memory.usage_in_bytes")
-    if limit is None or used is None or limit >= _NO_LIMIT:
+    if limit is None or used is None:
         return None
     return _bound(limit, used, _stat(group, "total_inactive_file"), "a control group (v1)")
 

@@ -114,6 +114,7 @@ def test_a_runtime_newer_than_any_measured_refuses_nothing_by_the_table():
 def test_what_is_signed_and_makes_no_sense_is_not_installed():
     assert "cannot be read (hw:" in requirements.unmet({"hw": 3}, DEVICE)[0]
     assert "cannot be read" in requirements.unmet({"runtime": [1]}, DEVICE)[0]
+    assert "cannot be read (runtime.opset:" in unmet(opset="17")[0]
     assert "which is no version" in unmet(ort="new enough")[0]
 
 
