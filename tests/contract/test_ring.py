@@ -675,6 +675,7 @@ WRITER = """
 """
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("kills", [4, pytest.param(100, marks=pytest.mark.soak)])
 def test_a_process_killed_while_it_writes_loses_only_what_was_on_its_way(tmp_path, kills):
     """[durability-2.3]"""
