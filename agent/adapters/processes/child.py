@@ -41,8 +41,11 @@ class Child:
         arena_bytes: int,
         start_s: float,
         dial: bool = DIALS,
+        background: bool = False,
     ) -> None:
         """Start it and wait for its hello.  `dial`: over the loopback, where nothing is inherited.
+
+        `background`: at the lowest scheduling class from its first step, where it may leave that.
 
         Raises:
             UnavailableError: it could not be started.
@@ -63,6 +66,7 @@ class Child:
             "arena_tag": self.arena.tag,
             "arena_bytes": arena_bytes,
             "parent": os.getpid(),
+            "background": background,
         }
         try:
             if dial:

@@ -14,10 +14,14 @@ import agent
 from agent.core.errors import UnavailableError
 
 START = """\
-import sys
+import json, sys
 sys.path += sys.argv[1].split(sys.argv[2])
+errand = json.loads(sys.argv[3])
+from agent.worker import priority
+if errand["background"] and priority.may_return():
+    priority.lower((0,))  # before the imports: they take longer than most models
 from agent.worker.__main__ import main
-main(__import__('json').loads(sys.argv[3]))
+main(errand)
 """
 # What native libraries look for; everything else, secrets foremost, stays behind.
 ENVIRONMENT = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", "WINDIR", "TEMP", "TMP")

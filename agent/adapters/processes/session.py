@@ -222,6 +222,7 @@ class WorkerSession:
             arena_bytes=first_arena_bytes(JOBS_MAX),
             start_s=self._limits.start_s,
             dial=self._dial,
+            background=background,
         )
         try:
             answer = self._load(child, background=background)
