@@ -11,16 +11,13 @@ from typing import Self
 
 import structlog
 
-from agent.adapters.files import FileStore, FileVault
-from agent.adapters.sqlite.ageing import Ageing
-from agent.adapters.sqlite.database import Database
-from agent.adapters.sqlite.journal import SqliteJournal
+from agent.adapters.files import FileStore
 from agent.adapters.sqlite.outbox import SqliteOutbox
-from agent.app import choices, dialects, roster
+from agent.app import choices, dialects, memory, roster
 from agent.config import Config
 from agent.core.packages import Package
 from agent.core.topics import Topics
-from agent.ports import Engine, Fetcher, Link, Ring
+from agent.ports import Engine, Fetcher, Journal, Link, Ring
 from agent.runtime.branch import Branch
 from agent.runtime.chunked import ChunkedFetcher
 from agent.runtime.commands import Commands
@@ -47,7 +44,7 @@ class Body:
     config: Config
     clock: choices.SystemClock
     topics: Topics
-    journal: SqliteJournal
+    journal: Journal
     outbox: SqliteOutbox
     store: FileStore
     link: Link
@@ -78,21 +75,7 @@ class Body:
     @classmethod
     async def _build(cls, config: Config, rooms: ExitStack) -> Self:
         clock = choices.SystemClock()
-        folder = Path(config.store.dir)
-        vault = FileVault(folder / "vault")
-        database = Database(folder / "agent.db")
-        rooms.callback(database.close)
-        journal = SqliteJournal(database)
-        outbox = SqliteOutbox(
-            database,
-            int(config.store.outbox_mb * 2**20),
-            epoch_least=choices.epoch(vault) + 1,
-            ageing=Ageing(
-                config.store.outbox_ttl, clock.monotonic, lambda: choices.believed(clock.wall())
-            ),
-        )
-        rooms.callback(outbox.close)
-        vault.keep("epoch", str(outbox.epoch()).encode())
+        journal, outbox, vault = memory.opened(config, clock, rooms)
         resolver, trust = choices.resolver(config, journal, vault, clock)
         site = choices.broker(config, rooms)
         topics = Topics(config.mqtt.root, config.device.id)
@@ -111,7 +94,7 @@ class Body:
                     source.resume(marks[name])
             lane.add_source(choices.joining(source, names, config, lane), names)
         ring = choices.ring(config, rooms)
-        store = FileStore(folder, int(config.store.models_mb * 2**20))
+        store = FileStore(Path(config.store.dir), int(config.store.models_mb * 2**20))
         factory, left_out = await asyncio.to_thread(choices.factory, config, store)
         return cls(
             config=config,

@@ -23,6 +23,7 @@ from agent.core.errors import RefusedError, UnavailableError, UnfitError
 from agent.core.packages import Package
 from agent.core.streams import StreamSpec
 from agent.core.topics import Topics
+from agent.core.trust import Kind, UntrustedError
 from agent.ports import Clock, Engine, Faces, Fetcher, Journal, Link, Signer, Source, Store, Vault
 from agent.runtime.archive import Archive
 from agent.runtime.chunked import ChunkedFetcher
@@ -33,7 +34,6 @@ from agent.runtime.trusting import Trusting, Unanchored, Unsigned
 from agent.runtime.wishes import Resolver
 
 Told = Callable[[], None]
-CLOCK_AHEAD_S_MAX = 15 * 365 * 86400.0  # that a device may run on one release of this agent
 logger = structlog.get_logger(__name__)
 
 
@@ -92,17 +92,6 @@ def broker(config: Config, rooms: ExitStack) -> Broker:
     return Broker(config.mqtt.model_copy(update={"url": url}), resends_plainly=True)
 
 
-def believed(wall: float) -> float | None:
-    """`wall` if a clock may say so: not before this release was built, nor absurdly long after."""
-    return wall if agent.__built__ <= wall <= agent.__built__ + CLOCK_AHEAD_S_MAX else None
-
-
-def epoch(vault: Vault) -> int:
-    """Of the last store this device had; 0 if this is its first, or nobody can tell."""
-    raw = vault.recall("epoch") or b"0"
-    return int(raw) if raw.isdigit() else 0
-
-
 def engine(config: Config) -> Engine:
     """Versions in worker processes, or in this one where the device is too small for that."""
     if config.engine.isolation == "inline":
@@ -157,6 +146,9 @@ def resolver(config: Config, journal: Journal, vault: Vault, clock: Clock) -> tu
             grace_s=config.repository.expiry_grace,
         )
     except RefusedError as error:
+        if isinstance(error, UntrustedError) and error.kind is Kind.CORRUPT:
+            logger.error("trust damaged, nothing is installed", why=str(error))  # noqa: TRY400
+            return Unanchored(str(error)), f"damaged: nothing is installed; {error}"
         raise RefusedError(f"{error}; see repository.root_file, {path}", error.code) from error
     return trusting, "tuf"
 

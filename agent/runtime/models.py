@@ -1,6 +1,7 @@
 """Every model of the device: its driver, its work, its room.  One row each, made when wished."""
 
 import asyncio
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
@@ -9,7 +10,8 @@ import structlog
 
 from agent.core.errors import MisfitError, RefusedError, UnavailableError, UnfitError
 from agent.core.names import ModelRef
-from agent.core.rollout import Condemned, Rollout, kept, loaded
+from agent.core.packages import Package, read
+from agent.core.rollout import Condemned, Phase, Rollout, kept, loaded
 from agent.core.topics import Topics
 from agent.ports import Clock, Engine, Fetcher, Journal, Outbox, Ring, Store
 from agent.runtime.accounts import Account
@@ -147,7 +149,9 @@ class Models:
             degraded=lambda why: world.degraded(name, why),
         )
         model = self.rows[name] = Model(name, stream, driver, works, scoring, guard)
-        await driver.load()
+        for ref in kept(await driver.load()):  # so that what the store has lost can be fetched
+            if (package := await asyncio.to_thread(known, world.journal, ref)) is not None:
+                works.packages[ref.digest] = package
         await asyncio.to_thread(world.journal.save_document, f"stream:{name}", stream.encode())
         self._tasks.create_task(self._run(model), name=f"model {name}")
         return model
@@ -223,6 +227,16 @@ class Models:
             self._tasks.create_task(self._restore(model), name=f"reinstate {name}")
         keep = self._world.factory.union(*(kept(m.driver.now) for m in self.rows.values()))
         await asyncio.to_thread(self._world.store.collect, sorted(keep | kept(rollout)))
+        if rollout.phase is Phase.STEADY and rollout.waiting is None:
+            await asyncio.to_thread(self._prune, room.scoring.model, kept(rollout))
+
+    def _prune(self, name: str, keep: frozenset[ModelRef]) -> None:
+        """Of what the journal knows of packages of `name`, only those that are kept."""
+        journal, prefix = self._world.journal, f"package:{name}:"
+        wanted = {f"{prefix}{ref.release}" for ref in keep}
+        known = [doc for doc in journal.document_names() if doc.startswith(prefix)]
+        if gone := [doc for doc in known if doc not in wanted]:
+            journal.drop_documents(gone)
 
     def _lost(self, scoring: Scoring, seat: object, why: str) -> None:
         assert self.healer is not None
@@ -238,6 +252,12 @@ class Models:
         for model in self.rows.values():
             model.works.clerk.finish()
             await model.works.room.close()
+
+
+def known(journal: Journal, ref: ModelRef) -> Package | None:
+    """The package of `ref`, if it was resolved before and is kept."""
+    raw = journal.load_document(f"package:{ref.name}:{ref.release}")
+    return read(json.loads(raw)) if raw else None
 
 
 def _let_in(scoring: Scoring) -> None:

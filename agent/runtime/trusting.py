@@ -54,7 +54,15 @@ class Unsigned:
 
 
 class Unanchored:
-    """Takes nothing: no trust anchor was given, and unsigned packages were not asked for."""
+    """Takes nothing: no trust anchor was given, and unsigned packages were not asked for; or, with
+    a `why`, what this device knew is damaged, and with it the floor.
+    """
+
+    def __init__(self, why: str = "") -> None:
+        self._why = why or (
+            "this device has no trust anchor; copy the repository's root.json here and name it in"
+            " repository.root_file"
+        )
 
     def resolve(
         self,
@@ -63,11 +71,7 @@ class Unanchored:
         release: int,
     ) -> Package:
         """Always raises RefusedError."""
-        why = (
-            f"{name}:{release} is not installed: this device has no trust anchor; copy the"
-            " repository's root.json here and name it in repository.root_file"
-        )
-        raise RefusedError(why, 403)
+        raise RefusedError(f"{name}:{release} is not installed: {self._why}", 403)
 
     def refresh(self, metadata: Mapping[str, bytes], names: Sequence[str]) -> None:
         """Nothing: whose signatures they should be is not known."""

@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import pytest
 
+from agent.adapters.files import FileVault
 from agent.adapters.sqlite.database import Database
 from agent.adapters.sqlite.journal import SqliteJournal
 from agent.core.errors import UnavailableError
 from agent.core.rollout import Blame, Desired, Phase, Rollout
+from agent.runtime.remembering import Remembering
 from tests.unit.test_rollout import HOME, V1, V2
 from tests.world.memory import MemoryJournal
 
@@ -81,6 +83,32 @@ def test_the_last_save_is_what_counts(home):
     journal.save("other", HOME)
     assert journal.load("m").candidate == V2
     assert sorted(journal.models()) == ["m", "other"]
+
+
+def test_documents_are_listed_and_dropped(home):
+    journal = home.open()
+    for name in ("package:m:1", "package:m:2", "desired"):
+        journal.save_document(name, b"{}")
+    journal.drop_documents(["package:m:1", "never there"])
+    home.close()
+    assert sorted(home.open().document_names()) == ["desired", "package:m:2"]
+
+
+def test_a_lost_journal_is_filled_from_its_second_copy_and_a_damaged_copy_is_none(tmp_path):
+    """[durability-1.5]"""
+    vault = FileVault(tmp_path)
+    first = Remembering(MemoryJournal(), vault)
+    first.save("m", HOME)
+    first.save_document("stream:m", b"s")
+    first.save_document("desired", b"{}")
+    first.save_document("package:m:1", b"[]")
+    first.drop_documents(["package:m:1"])
+    again = Remembering(MemoryJournal(), vault)
+    assert (again.models(), again.load("m")) == (["m"], HOME)
+    assert again.load_document("stream:m") == b"s"
+    assert sorted(again.document_names()) == ["desired", "stream:m"]
+    (tmp_path / "control").write_bytes((tmp_path / "control").read_bytes()[:-3] + b"xxx")
+    assert Remembering(MemoryJournal(), vault).models() == []
 
 
 def test_a_closed_journal_says_so(home):

@@ -53,6 +53,14 @@ class MemoryJournal:
         self._write()
         self.documents[name] = body
 
+    def document_names(self) -> Sequence[str]:
+        return list(self.documents)
+
+    def drop_documents(self, names: Sequence[str]) -> None:
+        self._write()
+        for name in names:
+            self.documents.pop(name, None)
+
     def _write(self) -> None:
         if self.closed:
             raise UnavailableError("the journal is closed")

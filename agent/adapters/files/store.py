@@ -8,6 +8,7 @@
 The last step of adopting is one rename; the order of everything before it is in `durable`.
 """
 
+import contextlib
 import json
 import re
 from collections.abc import Sequence
@@ -107,7 +108,7 @@ class FileStore:
         partial = FilePartial(path, file.size)
         try:
             if fresh:
-                self._fill_from_store(file, partial)
+                self._fill_from_store(package, file, partial)
         except BaseException:
             partial.close()
             raise
@@ -144,8 +145,16 @@ class FileStore:
                 f" {max(0, free) / _MB:.1f} MB left; retire a model or raise store.models_mb"
             )
 
-    def _fill_from_store(self, file: FileEntry, partial: FilePartial) -> None:
-        """Copied, never linked: a second name would let one version's damage be another's."""
+    def _fill_from_store(self, package: Package, file: FileEntry, partial: FilePartial) -> None:
+        """From this version itself, of which something else was damaged, or from another.
+
+        Copied, never linked: a second name would let one version's damage be another's.
+        """
+        own = self._models / _hex(package.ref.digest) / file.path
+        with contextlib.suppress(OSError):
+            if sha256_of(own) == file.sha256:
+                pour(own, partial)
+                return
         for record in self._models.glob("*.json"):
             try:
                 twin = next(

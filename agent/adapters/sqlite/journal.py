@@ -42,6 +42,21 @@ class SqliteJournal:
         )
         return row[0] if row else None
 
+    def document_names(self) -> Sequence[str]:
+        """The names of all documents saved."""
+        rows = self._database.call(lambda c: c.execute("SELECT name FROM document").fetchall())
+        return [name for (name,) in rows]
+
+    def drop_documents(self, names: Sequence[str]) -> None:
+        """Forget these."""
+        self._database.call(
+            lambda c: (
+                c.executemany(
+                    "DELETE FROM document WHERE name=?", [(name,) for name in names]
+                ).rowcount
+            )
+        )
+
     def save_document(self, name: str, body: bytes) -> None:
         """Durable on return."""
         self._database.call(

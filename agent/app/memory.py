@@ -1,0 +1,57 @@
+"""What the agent remembers across restarts: the one database, and beside it the vault."""
+
+import contextlib
+from contextlib import ExitStack
+from pathlib import Path
+
+import agent
+from agent.adapters.files import FileVault
+from agent.adapters.sqlite.ageing import Ageing
+from agent.adapters.sqlite.database import Database
+from agent.adapters.sqlite.journal import SqliteJournal
+from agent.adapters.sqlite.outbox import SqliteOutbox
+from agent.config import Config
+from agent.core.errors import UnavailableError
+from agent.ports import Clock, Journal, Vault
+from agent.runtime.remembering import Remembering
+
+CLOCK_AHEAD_S_MAX = 15 * 365 * 86400.0  # that a device may run on one release of this agent
+
+
+def opened(config: Config, clock: Clock, rooms: ExitStack) -> tuple[Journal, SqliteOutbox, Vault]:
+    """Journal, outbox and vault; what was lost of one is filled from the other.
+
+    Raises:
+        RefusedError: another agent has them.
+        UnavailableError: the disk said no.
+    """
+    folder = Path(config.store.dir)
+    vault = FileVault(folder / "vault")
+    database = Database(folder / "agent.db")
+    rooms.callback(database.close)
+    before = _epoch(vault)
+    outbox = SqliteOutbox(
+        database,
+        int(config.store.outbox_mb * 2**20),
+        epoch_least=before + 1,
+        ageing=Ageing(config.store.outbox_ttl, clock.monotonic, lambda: _believed(clock.wall())),
+    )
+    rooms.callback(outbox.close)
+    if before != outbox.epoch():
+        with contextlib.suppress(UnavailableError):  # a full disk: the next start tries again
+            vault.keep("epoch", str(outbox.epoch()).encode())
+    return Remembering(SqliteJournal(database), vault), outbox, vault
+
+
+def _believed(wall: float) -> float | None:
+    """`wall` if a clock may say so: not before this release was built, nor absurdly long after."""
+    return wall if agent.__built__ <= wall <= agent.__built__ + CLOCK_AHEAD_S_MAX else None
+
+
+def _epoch(vault: Vault) -> int:
+    """Of the last store this device had; 0 if this is its first, or nobody can tell."""
+    try:
+        raw = vault.recall("epoch") or b"0"
+    except UnavailableError:
+        return 0
+    return int(raw) if raw.isdigit() else 0

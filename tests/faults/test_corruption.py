@@ -1,0 +1,142 @@
+"""Anything in the store damaged at random: the agent is up within seconds and scores, by itself,
+without being told again what to run; and the trust floor holds.
+"""
+
+import os
+import random
+import shutil
+import sqlite3
+import time
+from collections import Counter
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from agent.core.trust import TrustState, UntrustedError
+from tests.world import zoo
+from tests.world.site import Site
+from tests.world.waiting import eventually
+
+UP_S_MAX = 5.0
+SCORING_S_MAX = 3.0
+SLACK = float(os.environ.get("SLOW_MACHINE", "2"))  # a shared machine starts Python slowly
+
+
+def flip(path, dice):
+    body = bytearray(path.read_bytes())
+    for _ in range(dice.choice([1, 8, 64])):
+        if body:
+            body[dice.randrange(len(body))] ^= 1 << dice.randrange(8)
+    write(path, bytes(body))
+
+
+def cut(path, dice):
+    write(path, path.read_bytes()[: dice.randrange(max(1, path.stat().st_size))])
+
+
+def zero(path, dice):
+    body = bytearray(path.read_bytes())
+    page = 4096 * dice.randrange(len(body) // 4096 + 1)
+    body[page : page + 4096] = bytes(len(body[page : page + 4096]))
+    write(path, bytes(body))
+
+
+def remove(path, dice):
+    path.parent.chmod(0o755)
+    path.unlink()
+
+
+def write(path, body):
+    path.chmod(0o644)
+    path.write_bytes(body)
+
+
+DAMAGES = (flip, cut, zero, remove)
+
+
+class Damaged:
+    """An agent that scores release 2, stopped; its store is damaged and put back, many times."""
+
+    def __init__(self, site, folder):
+        self.site, self.store, self.whole = site, folder / "store", folder / "whole"
+        self.rows = 0
+        site.start()
+        site.deploy(zoo.mlp(folder / "v1", name="m"))
+        site.deploy(zoo.mlp(folder / "v2", bias=1.0, name="m"))
+        site.publish("edge/dev-1/desired", b"", retain=True)  # nobody will tell it again
+        site.stop()
+        shutil.copytree(self.store, self.whole)
+
+    def once(self, dice):
+        """Damage one file, start; what was damaged and how, seconds until up and until scoring."""
+        shutil.rmtree(self.store)
+        shutil.copytree(self.whole, self.store)
+        files = sorted(p for p in self.store.rglob("*") if p.is_file() and p.stat().st_size)
+        path, damage = dice.choice(files), dice.choice(DAMAGES)
+        damage(path, dice)
+        what = f"{damage.__name__} {path.relative_to(self.store)}"
+        before = len(self.site.book("m").arrived)
+        began = time.monotonic()
+        self.site.start()
+        eventually(self.site.state, 30, f"up after {what}; {self.site.log()[-1500:]}")
+        up_s = time.monotonic() - began
+
+        def scores():
+            self.site.readings([{"ts": time.time(), **{f"f{i}": 0.1 for i in range(8)}}])
+            return len(self.site.book("m").arrived) > before
+
+        eventually(scores, 30, f"scoring after {what}; {self.site.model('m')}")
+        scoring_s = time.monotonic() - began
+        assert self.site.model("m")["active"]["release"] == 2, what
+        self.site.kill()
+        return what, up_s, scoring_s
+
+    def floor(self):
+        """The highest release of m that this device remembers to have accepted; None: nothing."""
+        copies = []
+        vault = self.store / "vault" / "trust"
+        if vault.exists():
+            copies.append(vault.read_bytes())
+        with closing(sqlite3.connect(self.store / "agent.db")) as connection:
+            copies += [
+                b for (b,) in connection.execute("SELECT body FROM document WHERE name='trust'")
+            ]
+        found = []
+        for raw in copies:
+            try:
+                found.append(TrustState.from_bytes(raw).releases.get("m", 0))
+            except UntrustedError:
+                continue
+        return max(found, default=None)
+
+
+def damaged(broker, tmp_path, times, seed):
+    print(f"seed {seed}")
+    dice, seen, ups, scorings = random.Random(seed), Counter(), [], []
+    with Site(broker, tmp_path, store={"dir": str(Path(tmp_path) / "store")}) as site:
+        one = Damaged(site, Path(tmp_path))
+        for _ in range(times):
+            what, up_s, scoring_s = one.once(dice)
+            assert one.floor() == 2, what
+            seen[what.split()[0]] += 1
+            ups.append(up_s)
+            scorings.append(scoring_s)
+            assert up_s <= UP_S_MAX * SLACK, what
+    print(
+        f"{times} damages {dict(seen)}: up median {sorted(ups)[times // 2]:.1f} s, worst"
+        f" {max(ups):.1f}; scoring median {sorted(scorings)[times // 2]:.1f}, worst"
+        f" {max(scorings):.1f}; floor kept {times}/{times}"
+    )
+    assert max(scorings) <= (UP_S_MAX + SCORING_S_MAX) * SLACK
+
+
+def test_whatever_is_damaged_it_scores_again_by_itself_and_the_floor_holds(broker, tmp_path):
+    """[durability-1.5] [durability-1.6]"""
+    damaged(broker, tmp_path, 6, 7)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_two_hundred_damages(broker, tmp_path):
+    damaged(broker, tmp_path, 200, random.SystemRandom().randrange(2**32))
