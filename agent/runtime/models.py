@@ -11,7 +11,7 @@ import structlog
 from agent.core.errors import MisfitError, RefusedError, UnavailableError, UnfitError
 from agent.core.names import ModelRef
 from agent.core.packages import Package, read
-from agent.core.rollout import Condemned, Phase, Rollout, kept, loaded
+from agent.core.rollout import Condemned, Rollout, kept, loaded
 from agent.core.topics import Topics
 from agent.ports import Clock, Engine, Fetcher, Journal, Outbox, Ring, Store
 from agent.runtime.accounts import Account
@@ -77,6 +77,7 @@ class Models:
     def __init__(self, world: World, tasks: asyncio.TaskGroup) -> None:
         self.rows: dict[str, Model] = {}
         self.healer: Healer | None = None
+        self._kept: dict[str, frozenset[ModelRef]] = {}  # as of the last step of each model
         self._world = world
         self._tasks = tasks
         self._loop = asyncio.get_running_loop()
@@ -227,16 +228,12 @@ class Models:
             self._tasks.create_task(self._restore(model), name=f"reinstate {name}")
         keep = self._world.factory.union(*(kept(m.driver.now) for m in self.rows.values()))
         await asyncio.to_thread(self._world.store.collect, sorted(keep | kept(rollout)))
-        if rollout.phase is Phase.STEADY and rollout.waiting is None:
-            await asyncio.to_thread(self._prune, room.scoring.model, kept(rollout))
-
-    def _prune(self, name: str, keep: frozenset[ModelRef]) -> None:
-        """Of what the journal knows of packages of `name`, only those that are kept."""
-        journal, prefix = self._world.journal, f"package:{name}:"
-        wanted = {f"{prefix}{ref.release}" for ref in keep}
-        known = [doc for doc in journal.document_names() if doc.startswith(prefix)]
-        if gone := [doc for doc in known if doc not in wanted]:
-            journal.drop_documents(gone)
+        name, now = room.scoring.model, kept(rollout)
+        left = self._kept.get(name, frozenset()) - now
+        self._kept[name] = now
+        releases = {ref.release for ref in left} - {ref.release for ref in now}
+        if gone := [f"package:{name}:{release}" for release in sorted(releases)]:
+            await asyncio.to_thread(self._world.journal.drop_documents, gone)
 
     def _lost(self, scoring: Scoring, seat: object, why: str) -> None:
         assert self.healer is not None
