@@ -546,6 +546,7 @@ ACTIONS = st.one_of(
     st.tuples(st.sampled_from(["answer", "answer", "fail", "lose", "revive"]), st.integers(0, 9)),
     st.tuples(st.sampled_from(["swap like", "swap unlike", "take back"]), st.integers(0, 3)),
     st.tuples(st.just("swap away"), st.just(0)),
+    st.tuples(st.sampled_from(["shadow", "canary", "end beside"]), st.integers(0, 3)),
 )
 
 
@@ -577,14 +578,29 @@ class Walk:
         new = self.river.seat(bad.ref.release, window=window)
         self.seats[self.seats.index(bad)] = new
 
+    def beside(self, what, seat):
+        beside, active = self.river.scoring.beside, self.river.scoring.slot.seat
+        if active in (None, seat) or beside.canary is not None:
+            return
+        if what == "shadow":
+            seat.evidence.hold_against(1e-3, 1e-4)
+            beside.begin_shadow(seat, seat, 1.0)
+        elif seat.like(active):
+            beside.begin_canary(seat, 0.9)
+
     def go(self, walk):
         river = self.river
         for action, n in walk:
             self.act(action, n)
             river.check()
+        river.scoring.beside.end_shadow()
         river.finish()
         river.check()
         assert river.account.flying == 0
+        for seat in self.seats + self.taken_away:  # a shadow's last run ends unheard
+            if seat.jobs_out:
+                seat.session.answer(100)
+                river.scoring.collect(seat, river.clock.monotonic())
         assert all(seat.leases == 0 and seat.jobs_out == 0 for seat in self.seats + self.taken_away)
         river.holds.settled()
         assert len(river.holds) == 0
@@ -601,6 +617,11 @@ class Walk:
                 river.swap(None)
             case "swap like" | "swap unlike":
                 river.swap(self.seats[n % 2 if action == "swap like" else 2 + n % 2])
+            case "shadow" | "canary":
+                self.beside(action, self.seats[n])
+            case "end beside":
+                river.scoring.beside.end_shadow()
+                river.scoring.beside.end_canary()
             case "take back":
                 bad = river.scoring.slot.seat
                 if bad is not None and bad is not self.seats[n]:

@@ -1,0 +1,328 @@
+"""What goes on beside the active version: a shadow that nobody hears, a canary for some sensors,
+and what is kept to be scored again.
+"""
+
+import numpy as np
+import pytest
+
+from agent.core.blocks import Keys
+from agent.runtime.beside import Keep
+from agent.runtime.canary import Canary
+from agent.runtime.shadow import TRIES_MAX, WAITING_ROWS_MAX
+from tests.world.river import TUMBLING_3, River, ref
+
+
+@pytest.fixture
+def river():
+    with River() as river:
+        yield river
+
+
+def seated(river, release=1, **members):
+    seat = river.seat(release, **members)
+    river.swap(seat)
+    return seat
+
+
+def shadowed(river, candidate, judged=None, share=1.0):
+    judged = judged or candidate
+    judged.evidence.hold_against(1e-3, 1e-4)
+    river.scoring.beside.begin_shadow(candidate, judged, share)
+    return candidate.evidence
+
+
+def settle(river, *seats, turns=6, step_s=0.1):
+    """Time passes and everybody answers."""
+    for _ in range(turns):
+        river.turn()
+        for seat in seats:
+            seat.session.answer(100)
+        river.clock.forward(step_s)
+    river.turn()
+
+
+# ---- shadow --------------------------------------------------------------------------------------
+
+
+def test_a_shadow_is_given_the_very_batches_after_the_active_version(river):
+    """[rollout-5.1]"""
+    active, candidate = seated(river), river.seat(2)
+    seen = shadowed(river, candidate)
+    river.push(4)
+    river.turn()
+    assert candidate.session.seen == []  # not before the active version has answered
+    settle(river, active, candidate)
+    assert [x.tolist() for x in candidate.session.seen[0]] == [
+        x.tolist() for x in active.session.seen[0]
+    ]
+    assert (seen.comparison.rows, seen.comparison.agreed) == (4, 4)
+    assert river.by_release == [(1, 1), (1, 2), (1, 3), (1, 4)]
+    river.check()
+
+
+def test_a_shadow_with_windows_of_its_own_is_held_against_the_last_word(river):
+    """[rollout-5.1]"""
+    active, candidate = seated(river), river.seat(2, window=TUMBLING_3)
+    seen = shadowed(river, candidate)
+    for _ in range(7):
+        river.push(1)
+        settle(river, active, candidate, turns=2)
+    assert candidate.windower.pending == 1
+    assert seen.comparison.rows == 2
+    assert river.scores == [1, 2, 3, 4, 5, 6, 7]
+    river.check()
+
+
+def test_what_only_the_shadow_gets_wrong_is_an_error_of_its_own(river):
+    active, candidate = seated(river), river.seat(2)
+    candidate.session._run = lambda inputs: [np.full((len(inputs[0]), 1), np.nan, np.float32)]
+    seen = shadowed(river, candidate)
+    river.push(3)
+    settle(river, active, candidate)
+    assert (seen.errors, active.evidence.errors) == (3, 0)
+    assert seen.why == "the score is not a finite number"
+
+
+def test_a_shadows_failed_run_is_an_error_and_disturbs_nobody(river):
+    active, candidate = seated(river), river.seat(2)
+    seen = shadowed(river, candidate)
+    river.push(2)
+    settle(river, active, turns=2)
+    candidate.session.answer(error="no")
+    settle(river, active)
+    assert (seen.errors, seen.why) == (2, "no")
+    assert river.scores == [1, 2]
+    river.check()
+
+
+def test_a_shadow_uses_no_more_than_its_share_of_time(river):
+    """[rollout-5.2] Each scripted run takes 1 ms; a share of 1 % allows one in 100 ms."""
+    active, candidate = seated(river), river.seat(2)
+    shadowed(river, candidate, share=0.01)
+    for _ in range(100):
+        river.push(1)
+        settle(river, active, candidate, turns=2, step_s=0.005)
+    assert 5 <= len(candidate.session.seen) <= 20
+    assert len(active.session.seen) == 100
+
+
+def test_what_a_slow_shadow_has_no_time_for_is_skipped_and_counted(river):
+    """[rollout-5.2]"""
+    active, candidate = seated(river), river.seat(2)
+    seen = shadowed(river, candidate)
+    rows = WAITING_ROWS_MAX + 100
+    river.push(rows)
+    for _ in range(rows // 4 + 10):
+        river.turn()
+        active.session.answer(100)
+    river.turn()
+    assert seen.skipped == rows - WAITING_ROWS_MAX
+    assert len(river.scores) == rows
+
+
+def test_a_lost_shadow_tries_its_batch_again_and_gives_it_up_in_the_end(river):
+    active, candidate = seated(river), river.seat(2)
+    seen = shadowed(river, candidate)
+    river.push(2)
+    settle(river, active)
+    for _ in range(TRIES_MAX):
+        candidate.session.die()
+        settle(river, active)
+        candidate.session.revive()
+        candidate.revived()
+        settle(river, active)
+    assert seen.deaths == TRIES_MAX == len(river.lost)
+    assert seen.errors == 2
+    assert river.scores == [1, 2]
+
+
+def test_a_hung_shadow_is_killed_and_that_is_a_death_and_no_hang(river):
+    active, candidate = seated(river), river.seat(2)
+    seen = shadowed(river, candidate)
+    river.push(1)
+    settle(river, active)
+    assert river.scoring.next_due(river.clock.monotonic()) is not None
+    river.clock.forward(100.0)
+    river.turn()
+    river.turn()
+    assert candidate.session.kills == 1
+    assert (seen.hangs, seen.deaths) == (0, 1)
+
+
+def test_an_answer_that_comes_after_its_shadow_has_ended_frees_the_session(river):
+    active, candidate = seated(river), river.seat(2)
+    shadowed(river, candidate)
+    river.push(1)
+    settle(river, active)
+    assert candidate.jobs_out == 1
+    river.scoring.beside.end_shadow()
+    river.swap(candidate)
+    candidate.session.answer()
+    river.push(2)
+    settle(river, active, candidate)
+    assert candidate.jobs_out == 0
+    assert river.by_release == [(1, 1), (2, 2), (2, 3)]
+    river.check()
+
+
+def test_a_shadow_that_ends_lets_its_seat_go(river):
+    seated(river)
+    candidate = river.seat(2)
+    shadowed(river, candidate)
+    assert candidate in river.scoring.seats()
+    river.scoring.beside.end_shadow()
+    assert candidate not in river.scoring.seats()
+    assert river.released == [candidate]
+
+
+def test_the_known_good_in_the_shadow_is_what_a_live_version_is_held_against(river):
+    """[rollout-5.8]"""
+    live, good = seated(river, 2), river.seat(1)
+    live.session._run = lambda inputs: [inputs[0] + 5]
+    seen = live.evidence
+    shadowed(river, good, judged=live)
+    river.push(4)
+    settle(river, live, good)
+    assert (seen.comparison.rows, seen.comparison.agreed) == (4, 0)
+    assert seen.comparison.run_theirs.whole(river.clock.monotonic()).rows == 1
+    assert good.evidence.comparison is None
+
+
+def test_a_stateful_shadow_goes_on_from_the_states_there_are_and_keeps_its_own(river):
+    first, second = river.stateful(1), river.stateful(2)
+    river.swap(first)
+    river.push(1)
+    settle(river, first)
+    seen = shadowed(river, second)
+    river.push(1)
+    settle(river, first, second)
+    assert second.states is not first.states
+    assert (seen.comparison.rows, seen.comparison.agreed) == (1, 1)
+
+
+# ---- canary --------------------------------------------------------------------------------------
+
+
+def keys_of(*names):
+    keys = Keys()
+    for name in names:
+        keys.index(name)
+    return keys
+
+
+@pytest.mark.parametrize(
+    ("share", "least", "most"), [(0.0, 0, 0), (0.1, 60, 140), (1.0, 1000, 1000)]
+)
+def test_a_canary_is_a_share_of_the_sensors_and_always_the_same(river, share, least, most):
+    """[rollout-5.6]"""
+    keys = keys_of(*(f"p{i}" for i in range(1000)))
+    numbers = np.arange(1000, dtype=np.int32)
+    seat = river.seat(1)
+    chosen = Canary(seat, share, "m", keys).chosen(numbers)
+    assert least <= chosen.sum() <= most
+    again = Canary(seat, share, "m", keys_of(*reversed(keys.names))).chosen(numbers[::-1])
+    assert chosen.tolist() == again.tolist()
+    if 0 < share < 1:
+        assert chosen.tolist() != Canary(seat, share, "other", keys).chosen(numbers).tolist()
+
+
+def test_a_sensor_that_is_new_is_chosen_or_not_as_well(river):
+    keys = keys_of("a")
+    canary = Canary(river.seat(1), 1.0, "m", keys)
+    assert canary.chosen(np.array([0])).tolist() == [True]
+    keys.index("b")
+    assert canary.chosen(np.array([0, 1])).tolist() == [True, True]
+
+
+def canaried(river, candidate, share=0.5):
+    """Some of a, b and c are answered by `candidate`."""
+    river.scoring.beside.begin_canary(candidate, share)
+    canary = river.scoring.beside.canary
+    while not 0 < canary.chosen(np.arange(3)).sum() < 3:
+        share *= 0.9
+        river.scoring.beside.begin_canary(candidate, share)
+        canary = river.scoring.beside.canary
+    return set(np.flatnonzero(canary.chosen(np.arange(3))).tolist())
+
+
+@pytest.mark.parametrize("window", [None, TUMBLING_3])
+def test_the_canary_answers_for_its_sensors_and_the_active_version_for_the_others(river, window):
+    """[rollout-5.6]"""
+    members = {} if window is None else {"window": window}
+    active, candidate = seated(river, **members), river.seat(2, **members)
+    chosen = canaried(river, candidate)
+    river.push(18, keys=[0, 1, 2] * 6)
+    river.finish()
+    for body in river.bodies:
+        assert {"abc".index(key) in chosen for key in body["key"]} == {body["release"] == 2}
+    counts = river.account.counts()
+    assert (counts.readings, counts.scored, counts.pending) == (18, 18, 0)
+    assert [body["seq"] for body in river.bodies] == sorted(body["seq"] for body in river.bodies)
+    assert active.leases == candidate.leases == 0
+
+
+def test_a_canary_that_ends_leaves_what_it_had_not_answered_to_the_active_version(river):
+    """[rollout-5.6]"""
+    active, candidate = seated(river), river.seat(2)
+    canaried(river, candidate)
+    river.push(6, keys=[0, 1, 2] * 2)
+    river.turn()
+    river.scoring.beside.end_canary()
+    river.finish()
+    assert {body["release"] for body in river.bodies} == {1}
+    assert sorted(river.scores) == [1, 2, 3, 4, 5, 6]
+    assert river.account.counts().balanced
+    assert candidate in river.released
+    assert active.leases == 0
+
+
+def test_a_canary_that_is_promoted_answers_for_all(river):
+    active, candidate = seated(river), river.seat(2)
+    canaried(river, candidate)
+    river.push(3, keys=[0, 1, 2])
+    river.swap(candidate)
+    river.push(3, keys=[0, 1, 2])
+    river.finish()
+    assert river.scoring.beside.canary is None
+    assert [release for release, score in river.by_release if score > 3] == [2, 2, 2]
+    assert active in river.released
+
+
+# ---- what is kept --------------------------------------------------------------------------------
+
+
+def test_what_a_version_on_trial_has_scored_is_kept_as_it_was_scored(river):
+    """[rollout-6.1]"""
+    kept = []
+    trial = seated(river, 2)
+    river.scoring.beside.keep = Keep(trial, kept.append)
+    river.push(6, keys=[0, 1, 2] * 2)
+    river.finish()
+    assert [(one.seq, one.rows, one.release) for one in kept] == [(0, 4, 2), (4, 2, 2)]
+    assert kept[0].keys == ["a", "b", "c", "a"]
+    assert np.concatenate([one.values for one in kept]).ravel().tolist() == [1, 2, 3, 4, 5, 6]
+    assert river.scoring.beside.keep.rows == 6
+
+
+def test_what_others_have_scored_is_not_kept(river):
+    kept = []
+    active, candidate = seated(river), river.seat(2)
+    river.scoring.beside.keep = Keep(candidate, kept.append)
+    river.push(4)
+    settle(river, active)
+    assert kept == []
+
+
+def test_of_unlike_windows_those_of_the_known_good_are_kept(river):
+    """[rollout-6.5]"""
+    kept = []
+    trial, good = seated(river, 2), river.seat(1, window=TUMBLING_3)
+    shadowed(river, good, judged=trial)
+    river.scoring.beside.keep = Keep(trial, kept.append)
+    river.push(7)
+    settle(river, trial, good)
+    assert [one.rows for one in kept] == [2]
+    assert kept[0].values.shape == (2, 3, 1)
+    assert good.takes(kept[0].values)
+    assert not trial.takes(kept[0].values)
+    assert kept[0].release == ref(2).release
