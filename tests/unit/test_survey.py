@@ -226,6 +226,7 @@ def test_with_more_sensors_those_that_stay_followed_keep_what_is_known_of_them()
     blocks(
         survey, [(i if key % 2 == 0 else i / 10, key) for i in range(9) for key in range(128)], 9
     )
+    assert survey.seen().sensors == 128
     blocks(survey, [(9.5, 128)], 1)
     assert survey.seen().rate_hz == pytest.approx(1.0)  # that of the even ones
 
