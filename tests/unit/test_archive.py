@@ -194,6 +194,8 @@ def test_what_is_seen_is_reported_while_its_phase_lasts_and_kept_in_the_receipt(
         before = plant.state()["evidence"]
         assert before["words"].startswith("probation: 0 of 100 windows, ")
         assert [e["phase"] for e in plant.state()["trail"]] == ["canary"]
+        swap = plant.state()["receipt"]  # written at the swap, though it has not all its figures
+        assert (swap["number"], swap["complete"]) == (2, False)
         told = len(plant.reports)
         await quiet(5)  # it changes with every look, which is no news
         assert plant.state()["evidence"]["seconds"] == before["seconds"] + 5
