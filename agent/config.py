@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from agent.core.clouds import Azure
+from agent.core.clouds import Aws, Azure
 from agent.core.errors import RefusedError
 from agent.core.manifest import Name, Seconds, first_complaint
 from agent.core.names import is_id
@@ -159,7 +159,9 @@ class Engine(_Section):
     start_s_max: Annotated[float, Field(gt=0)] = 30.0  # of an empty worker
     load_s_max: Annotated[float, Field(gt=0)] = 600.0
     run_s_max: Annotated[float, Field(gt=0)] = 10.0  # a run longer than this is a hang
-    shadow_share: Annotated[float, Field(gt=0, le=16)] = 0.25  # of one core, for one heard by nobody
+    shadow_share: Annotated[float, Field(gt=0, le=16)] = (
+        0.25  # of one core, for one heard by nobody
+    )
     golden_s: Annotated[float, Field(ge=0.1)] = (
         10.0  # between proofs that the live session is right
     )
@@ -245,6 +247,7 @@ class Config(_Section):
     device: Device = Field(default_factory=Device)
     mqtt: Mqtt = Mqtt()
     azure: Azure = Azure()
+    aws: Aws = Aws()
     store: StoreSection = StoreSection()
     repository: Repository = Repository()
     http: Http = Http()

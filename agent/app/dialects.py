@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import agent
 from agent.adapters.mqtt.link import MqttLink
 from agent.adapters.mqtt.tributary import Tributary
 from agent.app import choices
@@ -17,6 +18,7 @@ from agent.ports import Clock, Link, Source
 
 DEVELOPERS_CA = "EdgeModuleCACertificateFile"  # as Azure's own SDK has it
 DEVELOPERS_STRING = "EdgeHubConnectionString"
+KEEPALIVE_S_MIN = 30  # IoT Core takes no less
 KEEPALIVE_S_MAX = 600  # edgeHub takes no more
 PACKET_BYTES_MAX = 512 * 1024  # from the hub: a message, its topic, and room
 
@@ -45,6 +47,8 @@ def control(
     """
     if config.control == "azure":
         return _azure(config, site, topics, clock)
+    if config.control == "aws":
+        return _aws(config, topics, clock, started)
     return Control(choices.link(config, site, topics, started))
 
 
@@ -92,6 +96,40 @@ def _azure(config: Config, site: choices.Broker, topics: Topics, clock: Clock) -
     link = HubLink(line, topics=topics, outputs=outputs, login=login, clock=clock)
     inputs = [(tap, [tap.stream]) for tap in taps]
     return Control(link, inputs, _branch(config, site, topics))
+
+
+def _aws(config: Config, topics: Topics, clock: Clock, started: str) -> Control:
+    from agent.adapters.aws import ThingLink, ThingTopics
+    from agent.adapters.aws.files import BLOCK_BYTES_MAX as STREAM_BLOCK_BYTES_MAX
+
+    ask = config.aws
+    if not (ask.endpoint and ask.cert_file and ask.key_file):
+        raise RefusedError("control is aws, and needs aws.endpoint, aws.cert_file and aws.key_file")
+    name = ask.thing or config.device.id
+    thing = ThingTopics(name, ask.shadow)
+    settings = Mqtt(
+        url=f"mqtts://{ask.endpoint}:{ask.port}",
+        version=4,
+        ca_file=ask.ca_file,
+        cert_file=ask.cert_file,
+        key_file=ask.key_file,
+        keepalive_s=max(KEEPALIVE_S_MIN, config.mqtt.keepalive_s),
+        reconnect_s_max=config.mqtt.reconnect_s_max,
+        packet_bytes_max=PACKET_BYTES_MAX,
+    )
+    online = wire.status(online=True, since=started, agent=agent.__version__)
+    offline = wire.status(online=False)
+    line = MqttLink(
+        settings,
+        client_id=name,
+        will=(topics.status, offline),
+        on_connect=lambda: [(topics.status, online, False)],
+        goodbye=(topics.status, offline),
+        subscriptions=[*thing.subscriptions, topics.commands],
+        retains=False,
+    )
+    link = ThingLink(line, topics=topics, thing=thing, clock=clock)
+    return Control(link, block_bytes_max=STREAM_BLOCK_BYTES_MAX)
 
 
 def _branch(config: Config, site: choices.Broker, topics: Topics) -> Link | None:

@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from agent.core.manifest import Seconds
+from agent.core.names import ID_PATTERN
 
 
 class _Section(BaseModel):
@@ -19,3 +20,15 @@ class Azure(_Section):
     port: Annotated[int, Field(ge=1, le=65535)] = 8883
     websockets: bool = False  # over `port`, which is then 443 for most
     token: Annotated[Seconds, Field(ge=2, le=86400)] = 3600.0  # how long one is good
+
+
+class Aws(_Section):
+    """IoT Core, where `control` is aws: the thing proves itself with a certificate of its own."""
+
+    endpoint: str = ""  # such as abc-ats.iot.eu-west-1.amazonaws.com
+    thing: Annotated[str, Field(pattern=r"^[A-Za-z0-9:_-]{0,128}$")] = ""  # default: device.id
+    shadow: Annotated[str, Field(pattern=ID_PATTERN)] = "edge-model-agent"
+    ca_file: str = ""  # Amazon's root; else the system's
+    cert_file: str = ""
+    key_file: str = ""
+    port: Annotated[int, Field(ge=1, le=65535)] = 8883

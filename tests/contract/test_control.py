@@ -8,10 +8,10 @@ import pytest
 
 from agent.core.errors import RefusedError, UnavailableError
 from agent.core.wire import answer, parse_desired
-from tests.world.control_sides import AzureSide, NativeSide
+from tests.world.control_sides import AwsSide, AzureSide, NativeSide
 from tests.world.waiting import eventually_async
 
-SIDES = {"native": NativeSide, "azure": AzureSide}
+SIDES = {"native": NativeSide, "azure": AzureSide, "aws": AwsSide}
 LONG = "x" * 6000
 
 
@@ -195,7 +195,7 @@ def test_what_can_never_be_sent_is_refused_and_the_link_lives(side):
     async def test():
         async with device(side) as one:
             with pytest.raises(RefusedError) as refused:
-                await one.link.publish(side.topics.events, b"x" * side.bytes_max)
+                await one.link.publish(side.topics.events, b"x" * (side.bytes_max + 1))
             assert refused.value.code == 413
             with pytest.raises(RefusedError):
                 await one.link.publish("somewhere/else", b"x")

@@ -12,6 +12,7 @@ from agent.adapters.azure.identity import Identity
 from agent.adapters.azure.methods import Methods
 from agent.adapters.azure.tokens import sign_with, token
 from agent.core.errors import RefusedError
+from agent.core.mirrors import difference, escaped, merge, size_of
 from agent.core.topics import Topics
 from agent.core.wire import parse_desired
 from tests.world.edge_hub import _merged as hub_merges
@@ -42,10 +43,10 @@ STRING = "HostName=h.net;DeviceId=d;SharedAccessKey=c2VjcmV0a2V5"
 def test_the_difference_merged_in_gives_the_new_section(before, after):
     """[azure-3.1]"""
     before, after = twin.reported_section(before), twin.reported_section(after)
-    patch = twin.difference(before, after)
+    patch = difference(before, after)
     assert hub_merges(before, patch) == after
-    assert twin.merge(before, patch) == after
-    assert twin.difference(after, after) == {}
+    assert merge(before, patch) == after
+    assert difference(after, after) == {}
 
 
 @given(DOCUMENTS)
@@ -53,7 +54,7 @@ def test_a_section_is_what_a_hub_takes_whatever_is_reported(document):
     """[azure-3.2]"""
     section = twin.reported_section(document)
     assert _unfit(section) is None
-    assert twin.size_of(section) <= twin.SECTION_BYTES_MAX
+    assert size_of(section) <= twin.SECTION_BYTES_MAX
 
 
 def test_what_does_not_fit_is_left_out_in_order_and_named():
@@ -67,7 +68,7 @@ def test_what_does_not_fit_is_left_out_in_order_and_named():
     assert section["left_out"][-1] == "models"
     assert 0 < len(section["models"]) < 50
     assert section["ready"] is True
-    assert twin.size_of(section) <= twin.SECTION_BYTES_MAX
+    assert size_of(section) <= twin.SECTION_BYTES_MAX
 
 
 def test_desired_properties_are_the_native_document():
@@ -88,7 +89,7 @@ def test_desired_properties_are_the_native_document():
 
 @given(st.text(max_size=20))
 def test_an_escaped_key_reads_back_as_it_was(key):
-    assert topics.unquote(twin.escaped(key)) == key
+    assert topics.unquote(escaped(key)) == key
 
 
 # ---- topics --------------------------------------------------------------------------------------

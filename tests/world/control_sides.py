@@ -6,12 +6,13 @@ import queue
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
+from agent.adapters.aws import ThingLink, ThingTopics
 from agent.adapters.azure import HubLink, HubLogin, HubTopics, Identity
 from agent.adapters.mqtt.link import MqttLink
 from agent.app.choices import SystemClock
 from agent.config import Mqtt
 from agent.core.topics import Topics
-from tests.world import edge_hub
+from tests.world import edge_hub, iot_core
 from tests.world.broker import Broker
 from tests.world.waiting import eventually
 
@@ -143,3 +144,67 @@ class AzureSide:
     def _told(self, bag, document):
         assert bag["$.ct"] == "application/json"
         (self.scores if bag["$.on"] == "scores" else self.events).append(document)
+
+
+class AwsSide:
+    """A thing of IoT Core."""
+
+    bytes_max = iot_core.MESSAGE_BYTES_MAX
+
+    def __init__(self, folder):
+        self.topics = Topics("edge", DEVICE)
+        self.core = iot_core.IotCore(folder)
+        self.scores, self.events, self._answers = [], [], queue.Queue()
+        self.core.told = self._told
+
+    def __enter__(self):
+        self.core.__enter__()
+        return self
+
+    def __exit__(self, *exc):
+        self.core.__exit__(*exc)
+        assert self.core.broken == []
+
+    def link(self):
+        thing = ThingTopics(iot_core.THING, iot_core.SHADOW)
+        own = self.core.certificates
+        settings = Mqtt(
+            url=f"mqtts://localhost:{self.core.port}",
+            version=4,
+            reconnect_s_max=1,
+            ca_file=str(own.ca_file),
+            cert_file=str(own.client_cert_file),
+            key_file=str(own.client_key_file),
+        )
+        line = MqttLink(
+            settings,
+            client_id=iot_core.THING,
+            subscriptions=[*thing.subscriptions, self.topics.commands],
+            retains=False,
+        )
+        return ThingLink(line, topics=self.topics, thing=thing, clock=SystemClock())
+
+    def desire(self, document):
+        gone = [
+            name for name in self.core.desired.get("models", {}) if name not in document["models"]
+        ]
+        models = {**dict.fromkeys(gone), **document["models"]}
+        self.core.desire({**document, "models": models})
+
+    def reported(self):
+        return self.core.reported or None
+
+    def command(self, name, args):
+        body = {"id": f"c-{name}", "expires": 4e9, "args": args}
+        self.core.say(self.topics.command(name), body)
+        return self._answers.get(timeout=20)
+
+    def restart(self):
+        self.core.restart()
+
+    def _told(self, topic, document):
+        kind = topic.split("/")[2]
+        if kind == "answer":
+            self._answers.put(document)
+        elif kind in ("scores", "events"):
+            getattr(self, kind).append(document)

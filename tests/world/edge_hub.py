@@ -294,7 +294,8 @@ def _unfit(value, depth=0):
         return "too deep"
     if isinstance(value, dict):
         for key, inner in value.items():
-            if len(key.encode()) > 1024 or any(c in ".$ " or unicodedata.category(c) == "Cc" for c in key):
+            bad = any(c in ".$ " or unicodedata.category(c) == "Cc" for c in key)
+            if bad or len(key.encode()) > 1024:
                 return f"the key {key!r}"
             if why := _unfit(inner, depth + 1):
                 return why

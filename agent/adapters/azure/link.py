@@ -17,6 +17,7 @@ from agent.adapters.azure import twin
 from agent.adapters.azure.methods import Methods
 from agent.adapters.azure.tokens import HubLogin
 from agent.core.errors import RefusedError, UnavailableError
+from agent.core.mirrors import difference, merge
 from agent.core.scores import split
 from agent.core.strict import read_object
 from agent.core.topics import Topics
@@ -146,7 +147,7 @@ class HubLink(Link):
         if before is None:
             raise UnavailableError("the twin has not been read on this connection yet")
         after = twin.reported_section(json.loads(payload))
-        patch = twin.difference(before, after)
+        patch = difference(before, after)
         if not patch:
             return
         raw = json.dumps(patch, ensure_ascii=False, separators=(",", ":")).encode()
@@ -221,7 +222,7 @@ class HubLink(Link):
             log.info("twin jumped", seen=last, now=version)
             self._reread.set()
             return
-        self._desired = {**twin.merge(known, patch), "$version": version}
+        self._desired = {**merge(known, patch), "$version": version}
         await self._tell_desired()
 
     async def _tell_desired(self) -> None:
