@@ -223,10 +223,10 @@ def test_slow_sensors_beside_a_fast_one_are_not_taken_for_slower_still():
 
 def test_with_more_sensors_those_that_stay_followed_keep_what_is_known_of_them():
     survey = Stream().survey
-    blocks(
-        survey, [(i if key % 2 == 0 else i / 10, key) for i in range(9) for key in range(128)], 9
-    )
-    assert survey.seen().sensors == 128
+    for i in range(9):
+        blocks(survey, [(i if key % 2 == 0 else i / 10, key) for key in range(128)], 128)
+        seen = survey.seen()
+    assert seen.sensors == 128
     blocks(survey, [(9.5, 128)], 1)
     assert survey.seen().rate_hz == pytest.approx(1.0)  # that of the even ones
 
