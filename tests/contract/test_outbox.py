@@ -10,9 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from agent.adapters.sqlite.ageing import Ageing
 from agent.adapters.sqlite.database import Database
 from agent.adapters.sqlite.outbox import SqliteOutbox
 from agent.ports import Entry, Gap, Record
+from tests.world.hours import HandClock
 from tests.world.memory import MemoryOutbox
 
 
@@ -330,3 +332,24 @@ def test_the_descriptor_is_readable_after_a_commit_and_quiet_once_asked(opened):
     opened.commit()
     opened.box.committed()
     assert not select.select([opened.box.fileno()], [], [], 0)[0]
+
+
+def test_what_waited_too_long_is_given_up_and_told(tmp_path):
+    """[delivery-2.6]"""
+    clock = HandClock()
+    ageing = Ageing(60.0, clock.monotonic, clock.wall)
+    database = Database(tmp_path / "agent.db")
+    box = SqliteOutbox(database, 2**20, ageing=ageing)
+    try:
+        for n in range(4):
+            box.add(Entry([record(n)]))
+            clock.forward(20.0)
+        database.call(lambda _: None)
+        box.tidy()
+        database.call(lambda _: None)
+        (gap,) = box.gaps()
+        assert (gap.reason, gap.first_seq, gap.last_seq, gap.rows) == ("expired", 0, 0, 1)
+        assert [r.first_seq for r in drained(box)] == [1, 2, 3]
+    finally:
+        database.close()
+        box.close()

@@ -10,7 +10,7 @@ import contextlib
 import socket
 import sqlite3
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import takewhile
 
 from agent.adapters.sqlite import gaps, statements
@@ -51,6 +51,7 @@ class SqliteOutbox:
         self._waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
         stock = database.call(lambda c: statements.take_stock(c, epoch_least))
         self._records, self._bytes, self._newest = stock.records, stock.bytes, stock.newest
+        self._settled = stock.newest  # the highest number that memory and table agree on
         self._given_up, self._dead_letters = stock.given_up, stock.dead_letters
         self._epoch = stock.epoch
         self._tails = Tails(recent_bytes_max, stock.behind)
@@ -213,7 +214,7 @@ class SqliteOutbox:
         """The oldest of the lowest priority, `excess` bytes of them."""
         gone: list[Row] = []
         for priority in reversed(range(PRIORITIES)):
-            for row in statements.oldest(connection, priority, self._pinned):
+            for row in self._oldest(connection, priority):
                 if excess <= 0:
                     break
                 excess -= row.bytes
@@ -224,9 +225,14 @@ class SqliteOutbox:
         with self._lock:
             gone: list[Row] = []
             for priority in range(PRIORITIES):
-                rows = statements.oldest(connection, priority, self._pinned)
-                gone += takewhile(lambda row: row.at < limit, rows)
+                gone += takewhile(lambda row: row.at < limit, self._oldest(connection, priority))
             return self._forget(connection, gone, "expired")
+
+    def _oldest(self, connection: sqlite3.Connection, priority: int) -> Iterator[Row]:
+        """What may be given up: not what is being sent, nor what this commit has only begun."""
+        last = statements.span_of(priority)[0] + self._settled
+        rows = statements.oldest(connection, priority, self._pinned)
+        return takewhile(lambda row: row.id <= last, rows)
 
     def _forget(self, connection: sqlite3.Connection, gone: Sequence[Row], reason: str) -> Lost:
         self._tails.drop(row.id for row in gone)  # from now on nobody sends them
@@ -239,6 +245,8 @@ class SqliteOutbox:
     def _inserted(self, ticket: int, entry: Entry, ids: Sequence[int], lost: Lost | None) -> None:
         with self._lock:
             self._durable = ticket
+            if ids:
+                self._settled = ids[-1] & ((1 << PRIORITY_BITS) - 1)
             if lost is None:
                 for record_id, record in zip(ids, entry.records, strict=True):
                     self._tails.add(record_id, record)
