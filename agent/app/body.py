@@ -219,7 +219,7 @@ class Body:
                 branch = Branch(self.repository, self.fetcher)
                 running.append(tasks.create_task(branch.run()))
             if config.report.dead:
-                watchdog = Watchdog(self.clock, config.report.dead, lambda: reporter.report.live)
+                watchdog = Watchdog(config.report.dead, lambda: reporter.report.live)
                 running.append(tasks.create_task(watchdog.run()))
             if config.repository.trust == "tuf":
                 running.append(tasks.create_task(freshness.run()))

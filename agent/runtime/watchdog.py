@@ -11,8 +11,6 @@ from collections.abc import Callable
 
 import structlog
 
-from agent.ports import Clock
-
 EXIT_STATUS = 70  # as sysexits.h calls an internal error
 LOOK_S = 1.0
 
@@ -24,40 +22,43 @@ def _exit() -> None:
 
 
 class Watchdog:
-    """Calls `end` once the event loop, or `is_live`, has said nothing good for `patience_s`."""
+    """Calls `end` once the event loop, or `is_live`, has said nothing good for `patience_s`.
+
+    Counted in looks and not by a clock: a machine that was suspended, or a process that was
+    stopped, has not hung.
+    """
 
     def __init__(
         self,
-        clock: Clock,
         patience_s: float,
         is_live: Callable[[], bool],
         *,
         end: Callable[[], None] = _exit,
         look_s: float = LOOK_S,
     ) -> None:
-        self._clock = clock
         self._patience_s = patience_s
         self._is_live = is_live
         self._end = end
         self._look_s = look_s
-        self._last_good = clock.monotonic()
+        self._good = True  # since the thread looked last
         self._stopped = threading.Event()
 
     async def run(self) -> None:
         """Until cancelled."""
-        self._last_good = self._clock.monotonic()
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
         try:
             while True:
-                if self._is_live():
-                    self._last_good = self._clock.monotonic()
+                self._good = self._good or self._is_live()
                 await asyncio.sleep(self._look_s)
         finally:
             self._stopped.set()
 
     def _watch(self) -> None:
+        bad_s = 0.0
         while not self._stopped.wait(self._look_s):
-            if self._clock.monotonic() - self._last_good > self._patience_s:
+            bad_s = 0.0 if self._good else bad_s + self._look_s
+            self._good = False
+            if bad_s > self._patience_s:
                 logger.critical("not live; ending, to be started anew", for_s=self._patience_s)
                 self._end()
                 return

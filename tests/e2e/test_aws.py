@@ -75,3 +75,45 @@ def test_a_job_that_cannot_be_taken_is_rejected_and_a_cancelled_one_let_go(site,
     again = site.desire("m", slow)
     eventually(lambda: site.core.status(again) == "IN_PROGRESS", 10)
     assert site.core.status(job) == "CANCELED"
+
+
+@pytest.mark.soak
+def test_a_day_in_the_life(site, tmp_path):
+    """[aws-3.5]"""
+    first = site.deploy(zoo.mlp(tmp_path / "v0", name="m"))
+    sent = 0
+
+    def more(number=200):
+        nonlocal sent
+        site.readings(reading(n) for n in range(sent, sent + number))
+        sent += number
+
+    more()
+    site.core.restart()
+    more()
+    # away for a day, with a job waiting; killed on the way
+    site.core.down()
+    more(400)
+    second = site.add(zoo.mlp(tmp_path / "v1", bias=1.0, name="m"))
+    job = site.desire("m", second)
+    site.kill()
+    more()
+    site.start()
+    more()
+    assert site.model("m").get("active", {}).get("release", first) == first
+    site.core.up()
+    eventually(lambda: site.core.status(job) == "SUCCEEDED", 40)
+    # the order is changed in the middle of its rollout
+    slow = site.add(zoo.mlp(tmp_path / "v2", bias=2.0, name="m"))
+    site.desire("m", slow, rollout={"probation": {"windows": 300, "time": "1s"}})
+    eventually(lambda: site.model("m").get("phase") == "probation", 20)
+    site.core.restart()
+    last = site.add(zoo.mlp(tmp_path / "v3", bias=3.0, name="m"))
+    site.core.cancel(f"job-{site.revision}")
+    job = site.desire("m", last)
+    more(400)
+    eventually(lambda: (more(50), site.core.status(job) == "SUCCEEDED")[1], 40)
+    assert site.scored("m", sent, 60).check() == sent
+    eventually(lambda: site.model("m")["counts"]["scored"] == sent, 10)
+    assert site.model("m")["active"]["release"] == last
+    print(f"{sent} readings, {site.book('m').repeated} rows told twice")

@@ -1,5 +1,6 @@
 """The main job as a module of IoT Edge, and a day of its life."""
 
+import base64
 import json
 import threading
 
@@ -7,7 +8,9 @@ import paho.mqtt.client as mqtt
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
+from tests.e2e.test_control import served
 from tests.world import wild, zoo
+from tests.world.edge_hub import DEVICE, HUB, MODULE
 from tests.world.edge_site import INPUT, EdgeSite
 from tests.world.waiting import eventually
 
@@ -110,6 +113,7 @@ def two_streams(tmp_path, broker):
         client.loop_stop()
 
 
+@pytest.mark.soak
 def test_a_day_in_the_life(two_streams, tmp_path):
     """[azure-1.2] [azure-1.3] [azure-2.4] [azure-5.1]"""
     site, hub = two_streams, two_streams.hub
@@ -173,3 +177,23 @@ def test_a_day_in_the_life(two_streams, tmp_path):
     assert hub.refused == 0
     print(f"{sensors.sent} readings a stream, {hub.connections} connections,")
     print(f"{len(set(hub.passwords))} tokens, {site.book('m').repeated} rows told twice")
+
+
+def test_a_developers_module_fetches_its_packages_over_the_plants_broker(tmp_path, broker):
+    with (
+        EdgeSite(tmp_path, repository="mqtt", mqtt={"url": broker.url}) as site,
+        served(site, "--mqtt", broker.url),
+    ):
+        key = base64.b64encode(site.hub.workload.key).decode()
+        whole = f"HostName={HUB};DeviceId={DEVICE};ModuleId={MODULE};SharedAccessKey={key}"
+        site.environ = {
+            "EdgeHubConnectionString": f"{whole};GatewayHostName=127.0.0.1",
+            "EdgeModuleCACertificateFile": str(site.hub.certificates.ca_file),
+            "EDGE_AGENT__AZURE__PORT": str(site.hub.port),
+        }
+        site.start()
+        site.deploy(zoo.external(tmp_path / "v1", name="m"))
+        site.readings(reading(n) for n in range(20))
+        assert site.scored("m", 20).check() == 20
+        assert key not in site.log()
+        assert site.hub.broken == []

@@ -2,14 +2,9 @@
 
 import asyncio
 import threading
-from time import monotonic
 
 from agent.runtime.watchdog import Watchdog
 from tests.world.waiting import eventually
-
-
-class Now:
-    monotonic = staticmethod(monotonic)
 
 
 def ended(is_live, work, patience_s=0.1):
@@ -17,7 +12,7 @@ def ended(is_live, work, patience_s=0.1):
     end = threading.Event()
 
     async def main():
-        dog = Watchdog(Now, patience_s, is_live, end=end.set, look_s=0.01)
+        dog = Watchdog(patience_s, is_live, end=end.set, look_s=0.01)
         task = asyncio.create_task(dog.run())
         await asyncio.to_thread(eventually, is_watching)
         await work(end)

@@ -38,6 +38,7 @@ class Tributary(Source, Tap):
     Args:
         topic: the filter of what is for the stream.
         named: the topic that the stream sees, of the topic it came on.
+        held_max: messages that wait for the lane at most; the broker keeps the others.
         clock: monotonic seconds.
     """
 
@@ -47,6 +48,7 @@ class Tributary(Source, Tap):
         topic: str,
         *,
         named: Callable[[bytes], bytes],
+        held_max: int = HELD_MAX,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = f"link:{stream}"
@@ -54,6 +56,7 @@ class Tributary(Source, Tap):
         self._wanted = levels(topic)
         self._sorter = Sorter([(stream, topic, 1)], plain=True)
         self._named = named
+        self._held_max = held_max
         self._clock = clock
         self._link: MqttLink | None = None
         self._epoch: Connection | None = None
@@ -77,7 +80,7 @@ class Tributary(Source, Tap):
         if not matches(self._wanted, message.topic.split("/")):
             return False
         with self._lock:
-            room = len(self._came) < HELD_MAX and self._held_bytes < HELD_BYTES_MAX
+            room = len(self._came) < self._held_max and self._held_bytes < HELD_BYTES_MAX
             if self._owed or not room:  # in order or not at all
                 self._owed = True
                 return True
