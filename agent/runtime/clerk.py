@@ -107,7 +107,9 @@ class Clerk:
         await asyncio.sleep(self._receipt_s)
         until = self._clock.monotonic() + RELEASE_S_MAX
         # what is let go is let go by the lane, which has nobody to tell but the room
-        while self._room.holds(trace.old) and self._clock.monotonic() < until:  # noqa: ASYNC110
+        while self._clock.monotonic() < until and (  # noqa: ASYNC110
+            self._room.holds(trace.old) or trace.rescoring
+        ):
             await asyncio.sleep(LOOK_S)
         self._task = None
         self.finish()

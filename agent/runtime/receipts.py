@@ -41,6 +41,7 @@ class SwapTrace:
     after: Latency = field(default_factory=Latency)
     evidence: list[Mapping[str, Any]] = field(default_factory=list)  # of phases, as they are left
     rescored: Mapping[str, int] | None = None  # rows taken back and scored again, see `past`
+    rescoring: bool = False  # these rows are still being scored
     _last_old_at: float = math.nan
 
     def watch(self, recent: Recent, now: float) -> None:

@@ -17,7 +17,7 @@ from agent.core.errors import RefusedError, UnavailableError
 from agent.core.packages import Package, describe, read
 from agent.core.retry import delays
 from agent.core.rollout import Desired as Wish
-from agent.core.rollout import kept
+from agent.core.rollout import Floor, kept
 from agent.core.wire import Desired, DesiredModel, overlay, parse_desired
 from agent.ports import Fetcher, Journal
 from agent.runtime.models import Model, Models
@@ -171,8 +171,17 @@ class Wishes:
         for name, model in self._models.rows.items():
             if name not in whole.models:
                 await model.driver.submit(Wish(None))
+            await self._outlaw(model)
         self._changed()
         return settled
+
+    async def _outlaw(self, model: Model) -> None:
+        """What may not be activated again is not gone back to, by nobody."""
+        now = model.driver.now
+        for ref in (now.known_good, now.previous):
+            if ref is not None and ref.release >= now.floor:
+                if not self.permits(ref.name, ref.release):
+                    await model.driver.submit(Floor(ref.release + 1))
 
     def _refuse(self, name: str, error: RefusedError) -> None:
         why = str(error)

@@ -208,8 +208,12 @@ class Works:
         trace = await self.clerk.open("rollback", ref, rollout.known_good, rollout.reason)
         await self.room.take_back(self.room.seats.get(ref), good, trace)
         self.rollbacks += 1
-        trace.rescored = await self.past.score_again(ref, good)
+        trace.rescoring = True
         self.clerk.swapped(trace)
+        try:
+            trace.rescored = await self.past.score_again(ref, good)
+        finally:
+            trace.rescoring = False
 
     @property
     def made_way(self) -> bool:

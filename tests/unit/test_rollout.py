@@ -18,6 +18,7 @@ from agent.core.rollout import (
     Condemned,
     Desired,
     Failed,
+    Floor,
     Forgiven,
     Passed,
     Phase,
@@ -183,6 +184,28 @@ def test_the_first_model_ever_may_fail_and_leave_nothing_active():
     assert (end.active, end.known_good) == (None, None)
 
 
+def test_nobody_goes_back_below_the_floor_that_was_signed():
+    """[rollout-3.5]"""
+    now = replace(at(Phase.PROBATION), active=V2)
+    now, begin = step(now, Floor(V1.release + 1))
+    assert (begin, now.known_good) == (None, V1)  # it is not needed, and what runs runs on
+    now, begin = step(now, Failed(Phase.PROBATION, V2, "nan", Blame.VERDICT))
+    assert (now.phase, now.known_good) == (Phase.ROLLING_BACK, None)
+    now, _ = step(now, Passed(Phase.ROLLING_BACK, V2))
+    assert (now.phase, now.active) == (Phase.STEADY, None)
+    home, _ = step(replace(HOME, active=V2, known_good=V2, previous=V1), Floor(V1.release + 1))
+    assert step(home, Condemned(V2, "nan")) == (home, None)
+
+
+def test_a_floor_never_goes_down_and_stops_nothing_that_runs():
+    """[rollout-3.5]"""
+    now, _ = step(HOME, Floor(9))
+    assert step(now, Floor(3)) == (now, None)
+    now, begin = step(now, Desired(V2))
+    end, _ = drive(now, begin, fail_in=Phase.CANARY, blame=Blame.VERDICT)
+    assert (end.active, end.known_good) == (V1, V1)
+
+
 def test_a_late_answer_is_ignored():
     """[rollout-1.6]"""
     now = at(Phase.SHADOW)
@@ -274,6 +297,7 @@ events = st.one_of(
     st.builds(Failed, phases, refs, st.just("test"), st.sampled_from(list(Blame))),
     st.builds(Condemned, refs, st.just("test")),
     st.builds(Forgiven),
+    st.builds(Floor, st.integers(0, 3)),
     st.just("answer"),  # stands for "the work in hand passed", so that walks get somewhere
     st.just("verdict"),  # and this for "it failed, and the bytes are to blame"
     st.just("restart"),
@@ -300,6 +324,9 @@ def test_invariants_hold_on_any_walk(walk):
             after, begin = step(now, event)
         if begin is not None:
             assert (begin.phase, begin.ref) == (after.phase, after.candidate)
+            if begin.phase is Phase.ROLLING_BACK:
+                back = after.known_good
+                assert back in (None, after.active) or back.release >= after.floor
         now = after
         assert (now.candidate is None) == (now.phase is Phase.STEADY)
         assert now.active in (now.known_good, now.candidate)
