@@ -72,6 +72,7 @@ class ModelHealth:
     phase: str = "steady"
     progress: float = 0.0  # of the phase, 0 to 1
     why: str = ""
+    warnings: Sequence[str] = ()  # about the stream, as the last candidate wants it
     active: Version | None = None
     known_good: Version | None = None
     candidate: Version | None = None
@@ -96,6 +97,7 @@ class ModelHealth:
             "phase": self.phase,
             "progress": round(self.progress, 3),
             "why": self.why,
+            "warnings": list(self.warnings),
             "stream": self.stream,
             "active": self.active.document() if self.active else None,
             "known_good": self.known_good.document() if self.known_good else None,

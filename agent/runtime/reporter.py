@@ -14,14 +14,14 @@ import structlog
 
 from agent import __version__
 from agent.core.errors import RefusedError, UnavailableError
-from agent.core.health import Counts, HealthReport, ModelHealth, StreamHealth, Version
-from agent.core.names import ModelRef
-from agent.core.rollout import Blame, Phase, Rollout
+from agent.core.health import HealthReport, ModelHealth, StreamHealth
+from agent.core.rollout import Phase
 from agent.core.topics import Topics
 from agent.ports import Clock, Engine, Faces, Link, Outbox
 from agent.runtime.archive import Archive
 from agent.runtime.lane import Lane
-from agent.runtime.models import Model, Models
+from agent.runtime.models import Models
+from agent.runtime.portraits import Moment, portrait
 from agent.runtime.proving import Prover
 from agent.runtime.wishes import Wishes
 
@@ -124,7 +124,13 @@ class Reporter:
             counts = {}
             streams = dict(self.report.streams)
         models = {
-            name: self._model(model, counts.get(name)) for name, model in self._models.rows.items()
+            name: portrait(
+                model,
+                counts.get(name) or Moment(),
+                self._wishes.refusals.get(name, ""),
+                self._archive.newest(name),
+            )
+            for name, model in self._models.rows.items()
         }
         reasons = self._reasons(models, streams)
         if not live:
@@ -154,11 +160,7 @@ class Reporter:
             receipts=self._archive.envelopes(),
         )
 
-    def _snapshot(
-        self, now: float
-    ) -> tuple[
-        dict[str, tuple[Counts, int, float, dict[str, float], bool]], dict[str, StreamHealth]
-    ]:
+    def _snapshot(self, now: float) -> tuple[dict[str, Moment], dict[str, StreamHealth]]:
         """On the lane's thread: what belongs to it, at one moment."""
         trouble = {n: s.trouble() for s, names in self._lane.sources.items() for n in names}
         models = {}
@@ -166,64 +168,18 @@ class Reporter:
             latency = scoring.recent.whole(now)
             quantiles = {"p50": latency.quantile(0.5), "p99": latency.quantile(0.99)}
             account, seat = scoring.account, scoring.slot.seat
-            lost = seat is not None and seat.lost
-            models[scoring.model] = (
+            models[scoring.model] = Moment(
                 account.counts(),
                 account.next_seq,
-                account.last_score,
+                _iso(account.last_score),
                 quantiles,
-                lost,
+                lost=seat is not None and seat.lost,
             )
         streams = {
             name: intake.health(trouble.get(name, ""), _iso(intake.last_reading))
             for name, intake in self._lane.intakes.items()
         }
         return models, streams
-
-    def _model(
-        self, model: Model, seen: tuple[Counts, int, float, dict[str, float], bool] | None
-    ) -> ModelHealth:
-        rollout, works = model.driver.now, model.works
-        counts, next_seq, last_score, latency, lost = seen or (Counts(), 0, 0.0, {}, False)
-        active = self._version(model, rollout.active)
-        refusal = self._wishes.refusals.get(model.name, "")
-        why = model.driver.weather or rollout.reason or refusal or model.trouble
-        return ModelHealth(
-            stream=model.stream,
-            state=_state(rollout, active, refusal, lost=lost),
-            phase=str(rollout.phase),
-            progress=works.progress if rollout.phase is not Phase.STEADY else 1.0,
-            why=why,
-            active=active,
-            known_good=self._version(model, rollout.known_good),
-            candidate=self._version(model, rollout.candidate),
-            quarantined=rollout.quarantined,
-            counts=counts,
-            last_reject=dict(model.scoring.last_reject),
-            next_seq=next_seq,
-            latency_ms=latency,
-            last_score=_iso(last_score),
-            rss_bytes=works.room.rss_bytes(),
-            swaps=works.swaps,
-            rollbacks=works.rollbacks,
-            deaths=sum(seat.deaths for seat in works.room.seats.values()),
-            receipt=self._archive.newest(model.name),
-            evidence=works.clerk.seen_in(rollout.phase),
-            trail=works.clerk.trail,
-        )
-
-    def _version(self, model: Model, ref: ModelRef | None) -> Version | None:
-        if ref is None:
-            return None
-        package = model.works.packages.get(ref.digest)
-        seat = model.works.room.seats.get(ref)
-        return Version(
-            ref.release,
-            ref.digest,
-            version=package.version if package is not None else "",
-            provider=seat.session.provider if seat is not None else "",
-            wanted=seat.session.wanted if seat is not None else "",
-        )
 
     def _reasons(
         self, models: Mapping[str, ModelHealth], streams: Mapping[str, StreamHealth]
@@ -255,20 +211,6 @@ class Reporter:
             elif stream.trouble and name in wanted:
                 reasons.append(f"the stream {name} gets no readings: {stream.trouble}")
         return reasons
-
-
-def _state(rollout: Rollout, active: Version | None, refusal: str, *, lost: bool) -> str:
-    if rollout.phase is not Phase.STEADY:
-        return "Transitioning"
-    if active is None:
-        if rollout.blame is Blame.MISFIT:
-            return "Unschedulable"
-        return "Failed" if rollout.reason or refusal else "Transitioning"
-    if rollout.blame is Blame.MISFIT:
-        return "Unschedulable"
-    if lost or not active.provider or active.provider != active.wanted:
-        return "Unhealthy"
-    return "Healthy"
 
 
 def _news(report: HealthReport) -> str:

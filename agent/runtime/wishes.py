@@ -178,10 +178,10 @@ class Wishes:
     async def _outlaw(self, model: Model) -> None:
         """What may not be activated again is not gone back to, by nobody."""
         now = model.driver.now
-        for ref in (now.known_good, now.previous):
-            if ref is not None and ref.release >= now.floor:
-                if not self.permits(ref.name, ref.release):
-                    await model.driver.submit(Floor(ref.release + 1))
+        known = [ref for ref in (now.known_good, now.previous) if ref is not None]
+        for ref in known:
+            if ref.release >= now.floor and not self.permits(ref.name, ref.release):
+                await model.driver.submit(Floor(ref.release + 1))
 
     def _refuse(self, name: str, error: RefusedError) -> None:
         why = str(error)
