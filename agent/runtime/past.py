@@ -14,6 +14,9 @@ from agent.runtime.rescoring import rescore
 from agent.runtime.room import Room
 from agent.runtime.seats import Seat
 
+LOOK_S = 0.05
+EVERYTHING = 2**62  # no row has so high a number
+
 
 class Past:
     """Of one model."""
@@ -61,6 +64,11 @@ class Past:
         """Have `good` score what `bad` has said; what became of it, for the receipt."""
         since = await self._since(bad)
         scoring = self._room.scoring
+        # what it had answered goes out in its turn, behind what others have yet to answer
+        while await self._room.on_lane(  # noqa: ASYNC110  # the lane tells nobody
+            lambda: any(seat.ref == bad for seat in scoring.leased())
+        ):
+            await asyncio.sleep(LOOK_S)
         until, kept = await self._room.on_lane(self._stop)
         if since is None or good is None:
             return None
@@ -69,6 +77,13 @@ class Past:
         )
         self._ring.forget(scoring.stream, scoring.model, until)
         return result.document(kept)
+
+    async def end(self) -> None:
+        """The model is retired: nothing it has said will be taken back."""
+        scoring = self._room.scoring
+        await self._room.on_lane(self._stop)
+        await asyncio.to_thread(self._journal.drop_documents, [self._document])
+        self._ring.forget(scoring.stream, scoring.model, EVERYTHING)
 
     def _stop(self) -> tuple[int, int]:
         beside = self._room.scoring.beside

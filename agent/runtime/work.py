@@ -224,6 +224,7 @@ class Works:
     async def retire(self, ref: ModelRef) -> None:  # noqa: ARG002  # as every work
         """Nothing scores this model's stream any more."""
         await self.room.swap(None, None)
+        await self.past.end()
 
     def _tell_fallback(self, seat: Seat) -> None:
         if seat.session.fallback:

@@ -90,7 +90,8 @@ def test_what_a_bad_version_said_is_scored_again_by_the_known_good(site, tmp_pat
         sent = stream.stop()
     assert model["active"]["release"] == first
     assert f"failed {phase}" in model["why"]
-    books = site.scored("m", sent)
+    books = site.book("m")
+    eventually(lambda: len(books.corrected()) == sent, 30, "every reading, once")
     receipts = eventually(
         lambda: [e["receipt"] for e in site.events if e["type"] == "rollback"], 20
     )
