@@ -212,9 +212,9 @@ class Models:
         except UnavailableError as error:
             model.trouble = str(error)
             self._tasks.create_task(self._restore_later(model), name=f"restore {model.name}")
-        finally:
-            await model.works.room.on_lane(lambda: _let_in(model.scoring))
-            self._world.changed()
+        # Not where this was cancelled: the lane may be gone, and would never answer.
+        await model.works.room.on_lane(lambda: _let_in(model.scoring))
+        self._world.changed()
 
     async def _restore_later(self, model: Model) -> None:
         await asyncio.sleep(RESTORE_S_RETRY)
