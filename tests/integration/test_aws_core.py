@@ -49,9 +49,9 @@ def test_a_job_survives_a_restart_of_the_agent_and_is_done_once(side):
         async with device(side) as one:
             side.core.create_job("j", {"models": {"m": {"release": 7, "stream": "s"}}})
             await eventually_async(lambda: one.desired)
+        revision = side.core.desired["revision"]
         async with device(side) as one:
             await eventually_async(lambda: one.desired)
-            revision = side.core.desired["revision"]
             await eventually_async(lambda: one.link.jobs.current is not None)
             await one.report(committed("m", 7, revision))
             await eventually_async(lambda: side.core.status("j") == "SUCCEEDED")
@@ -108,5 +108,40 @@ def test_commands_that_come_twice_have_one_id(side):
             await eventually_async(lambda: len({b["id"] for _, b in one.commands}) == 8)
             assert len(one.commands) > 8  # without DUP: who obeys them goes by the id
             await asyncio.sleep(0)
+
+    run(test)
+
+
+def test_a_job_written_against_an_old_shadow_is_written_anew_with_the_next_revision(side):
+    """[aws-2.3]"""
+
+    async def test():
+        side.desire(wish(1, a=1))
+        async with device(side) as one:
+            await one.wished(wish(1, a=1))
+            side.core.mute = True  # somebody changes it, and the delta is lost
+            side.desire(wish(20, a=2))
+            side.core.mute = False
+            side.core.create_job(
+                "j", {"models": {"m": {"release": 7, "stream": "s", "rollout": {}}}}
+            )
+            await one.wished(wish(21, a=2, m=7))
+
+    run(test)
+
+
+def test_a_delta_that_is_late_changes_nothing(side):
+    """[aws-2.1]"""
+
+    async def test():
+        async with device(side) as one:
+            for revision in (1, 2):
+                side.desire(wish(revision, m=revision))
+                await one.wished(wish(revision, m=revision))
+            late = {"state": wish(1, m=1), "version": side.core.version - 1}
+            side.core.say(f"{side.core._here}/update/delta", late)
+            side.desire(wish(3, m=3))
+            await one.wished(wish(3, m=3))
+            assert [d.revision for d in one.desired] == sorted(d.revision for d in one.desired)
 
     run(test)

@@ -157,7 +157,7 @@ def test_tokens_are_renewed_before_they_end_and_nothing_is_refused(side):
                 except UnavailableError:
                     await asyncio.sleep(0.01)
             await eventually_async(lambda: {d["n"] for d in side.events} == set(range(sent)))
-        assert side.hub.refused == 0
+        assert (side.hub.refused, side.hub.overstayed) == (0, 0)
 
     make = side.link
     side.link = lambda: make(life_s=3.0)

@@ -88,6 +88,9 @@ class HubLaws(Rules):
     def down(self, visitor, head, body):
         return [packet(head & ~0x08, body)]  # edgeHub does not say that it sends again
 
+    def acked(self, visitor, mid):
+        return not self.hub.loses_acks
+
     def _broken(self, why):
         self.hub.broken.append(why)
         raise BrokenRule(why)
@@ -102,6 +105,7 @@ class EdgeHub:
         self.desired, self.desired_version = {}, 0
         self.reported, self.reported_version = {}, 0
         self.patches = []
+        self.loses_acks = False  # of what was at an input
         self.throttled = 0  # answers about the twin that will be 429
         self.telemetry = []  # (properties, document) of what came upstream
         self.told = lambda properties, document: None
@@ -133,6 +137,11 @@ class EdgeHub:
     @property
     def connections(self):
         return self._gate.entered
+
+    @property
+    def overstayed(self):
+        """Connections that ended with their token."""
+        return self._gate.overstayed
 
     @property
     def is_connected(self):

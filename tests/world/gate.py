@@ -90,6 +90,7 @@ class Gate:
         self._server = None
         self.visitors = set()
         self.entered = 0
+        self.overstayed = 0  # were thrown out when their time was over
         self._tasks = set()
 
     def open(self):
@@ -113,6 +114,10 @@ class Gate:
                     visitor.close()
 
         self._do(do())
+
+    def _overstayed(self, visitor):
+        self.overstayed += 1
+        visitor.close()
 
     def _do(self, coroutine):
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(20)
@@ -163,7 +168,7 @@ class Gate:
         self.entered += 1
         timer = None
         if stays_s is not None:
-            timer = self._loop.call_later(max(0.0, stays_s), visitor.close)
+            timer = self._loop.call_later(max(0.0, stays_s), self._overstayed, visitor)
         far_reader = far_writer = None
         try:
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)

@@ -191,11 +191,6 @@ class MqttLink(Link):
         if self._pump is not None:
             self._pump.renew()
 
-    def bounce(self) -> None:
-        """Connect afresh at once, so that the broker sends again what was not acknowledged."""
-        if self._pump is not None:
-            self._pump.bounce()
-
     def settle(self, epoch: Connection, mids: Sequence[int], proven: Callable[[], None]) -> None:
         """Acknowledge what a tap took; `proven`, in the pump's thread, once the broker knows."""
         pump = self._pump

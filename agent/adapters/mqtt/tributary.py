@@ -63,7 +63,9 @@ class Tributary(Source, Tap):
         self._lock = threading.Lock()  # over what came and how much is held
         self._came: deque[tuple[Connection, Message, int]] = deque()
         self._held_bytes = 0
-        self._owed = False  # the broker has messages that were not held
+        self._owed: Connection | None = None  # over which messages came that were not held
+        self._asked: Connection | None = None  # for which they were asked for again
+        self._out = 0  # bursts that are not accepted yet
         self._proven: deque[list[Token]] = deque()
         self._wake_r, self._wake_w = socket.socketpair()
         self._wake_r.setblocking(False)
@@ -81,8 +83,8 @@ class Tributary(Source, Tap):
             return False
         with self._lock:
             room = len(self._came) < self._held_max and self._held_bytes < HELD_BYTES_MAX
-            if self._owed or not room:  # in order or not at all
-                self._owed = True
+            if self._owed is epoch or not room:  # in order or not at all
+                self._owed = epoch
                 return True
             self._came.append((epoch, message, mid))
             self._held_bytes += len(message.payload)
@@ -107,9 +109,7 @@ class Tributary(Source, Tap):
         with self._lock:
             taken = [self._came.popleft() for _ in range(min(readings_max, len(self._came)))]
             self._held_bytes -= sum(len(message.payload) for _, message, _ in taken)
-            empty = not self._came
-            owed, self._owed = self._owed, self._owed and not empty
-            if empty:
+            if not self._came:
                 with contextlib.suppress(BlockingIOError):
                     self._wake_r.recv(4096)
         bursts: list[Burst] = []
@@ -124,9 +124,8 @@ class Tributary(Source, Tap):
             found.payloads.append(message.payload)
             found.mids.append(mid.to_bytes(2, "big") if mid else NO_MID)
         bursts += self._sorted(found)
-        if owed and empty and self._link is not None:
-            log.warning("inputs_owed", why="more came than could be held; asking for it again")
-            self._link.bounce()
+        self._out += sum(burst.token is not None for burst in bursts)
+        self._ask_again()
         return bursts
 
     def accept(self, tokens: Sequence[object]) -> None:
@@ -137,6 +136,8 @@ class Tributary(Source, Tap):
             self._settle(mids, done)
         else:
             self._sorter.confirm(done)
+        self._out -= len(tokens)
+        self._ask_again()
 
     def resume(self, mark: bytes) -> None:
         """What was accounted for when this stream last stopped; a mark of others is left."""
@@ -175,6 +176,15 @@ class Tributary(Source, Tap):
             return
         numbers = [int.from_bytes(mid, "big") for mid in mids]
         self._link.settle(self._epoch, numbers, lambda: self._proven.append(done))
+
+    def _ask_again(self) -> None:
+        """For what could not be held, once nothing else is left to be acknowledged."""
+        with self._lock:
+            owed = None if self._came or self._out else self._owed
+        if owed is not None and owed is not self._asked and self._link is not None:
+            log.warning("inputs_owed", why="more came than could be held; asking for it again")
+            self._asked = owed
+            self._link.renew()
 
     def _confirm(self) -> None:
         while self._proven:
