@@ -17,7 +17,7 @@ from agent.runtime.shares import AHEAD, Shares
 
 @dataclass(slots=True)
 class Account:
-    """Counts in readings; `next_seq` in score rows.  Touched by the lane's thread only."""
+    """In readings; `next_seq` and `tried` in score rows.  Touched by the lane's thread only."""
 
     readings: int = 0
     scored: int = 0
@@ -26,6 +26,7 @@ class Account:
     held: int = 0
     flying: int = 0
     next_seq: int = 0
+    tried: int = 0  # rows of the version on trial that may have to be taken back
     last_score: float = 0.0  # wall seconds; 0: never
 
     def reject(self, reasons: Mapping[str, int]) -> None:

@@ -25,11 +25,10 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Keep:
-    """What `trial`, a version that may be taken back, has scored: `kept` is told; `rows` so far."""
+    """`kept` is told what `trial` scores, a version that may be taken back; the account counts."""
 
     trial: Seat
     kept: Callable[[Scored], None]
-    rows: int = 0
 
 
 class Beside:
@@ -136,7 +135,8 @@ class Beside:
         self, seq: int, keys: NDArray[Any], times: NDArray[Any], values: NDArray[Any]
     ) -> None:
         assert self.keep is not None
-        self.keep.rows += len(keys)
+        self._scoring.account.tried += len(keys)
+        self._scoring.dirty = True
         names = [self._scoring.keys.names[i] for i in keys.tolist()]
         release = self.keep.trial.ref.release
         self.keep.kept(Scored(seq, len(names), release, names, times, values))

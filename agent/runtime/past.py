@@ -31,8 +31,11 @@ class Past:
     async def begin(self, seat: Seat) -> None:
         """`seat` is about to answer: whatever it says may have to be taken back."""
         scoring = self._room.scoring
+        is_new = await self._since(seat.ref) is None
 
         def keep() -> int:
+            if is_new:
+                self._count_anew()
             beside, active = scoring.beside, scoring.slot.seat
             if beside.keep is None or beside.keep.trial is not seat:
                 beside.keep = Keep(
@@ -43,8 +46,7 @@ class Past:
             return scoring.account.next_seq
 
         seq = await self._room.on_lane(keep)
-        before = await self._since(seat.ref)
-        if before is None:
+        if is_new:
             await self._note(seat.ref, seq)
 
     async def stands(self, seat: Seat, *, forget: bool = False) -> None:
@@ -54,6 +56,7 @@ class Past:
         def now() -> int:
             if forget:
                 scoring.beside.keep = None
+            self._count_anew()
             return scoring.account.next_seq
 
         seq = await self._room.on_lane(now)
@@ -86,9 +89,13 @@ class Past:
         self._ring.forget(scoring.stream, scoring.model, EVERYTHING)
 
     def _stop(self) -> tuple[int, int]:
-        beside = self._room.scoring.beside
-        keep, beside.keep = beside.keep, None
-        return self._room.scoring.account.next_seq, keep.rows if keep is not None else 0
+        scoring = self._room.scoring
+        scoring.beside.keep = None
+        return scoring.account.next_seq, scoring.account.tried
+
+    def _count_anew(self) -> None:
+        self._room.scoring.account.tried = 0
+        self._room.scoring.dirty = True
 
     async def _since(self, ref: ModelRef) -> int | None:
         raw = await asyncio.to_thread(self._journal.load_document, self._document)

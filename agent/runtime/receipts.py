@@ -42,6 +42,7 @@ class SwapTrace:
     evidence: list[Mapping[str, Any]] = field(default_factory=list)  # of phases, as they are left
     rescored: Mapping[str, int] | None = None  # rows taken back and scored again, see `past`
     rescoring: bool = False  # these rows are still being scored
+    between: int = 0  # of these, rows numbered before the first of the new version's own
     _last_old_at: float = math.nan
 
     def watch(self, recent: Recent, now: float) -> None:
@@ -70,12 +71,17 @@ class SwapTrace:
             self._last_old_at = now
             self.during.add(ms, rows)
 
+    def superseded(self, rows: int) -> None:
+        """`rows` rows have their numbers that take the place of others."""
+        if self.swapped and self.first_new < 0:
+            self.between += rows
+
     @property
     def gap(self) -> int:
         """Sequence numbers between the two versions that nobody has."""
         if self.first_new < 0 or self.last_old < 0:
             return 0
-        return self.first_new - self.last_old - 1
+        return self.first_new - self.last_old - 1 - self.between
 
     def document(self) -> dict[str, Any]:
         """The receipt as events and reports carry it."""

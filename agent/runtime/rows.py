@@ -65,6 +65,8 @@ def superseding(scoring: "Scoring", chunk: Chunk, again: Again, columns: ScoreCo
     rows, first = len(chunk), scoring.account.next_seq
     scoring.account.next_seq += rows
     scoring.dirty = True
+    if scoring.trace is not None:
+        scoring.trace.superseded(rows)
     again.done.set_result(rows)
     told = {"release": again.release, "epoch": scoring.epoch, "seq": again.seq, "rows": again.rows}
     return _record(scoring, chunk, columns, first, told)

@@ -25,6 +25,7 @@ from agent.runtime.trials import Trials
 
 TRIED = {Phase.SHADOW, Phase.CANARY, Phase.PROBATION}
 IN_PLACE = {*LIVE, Phase.ROLLING_BACK}  # here the active version may have made way
+CANDIDATES = {Phase.CANARY, Phase.PROMOTING, Phase.ROLLING_BACK}  # it is what may be taken back
 FETCHES_MAX = 3  # of bytes that turn out not to be those that were signed
 
 
@@ -97,14 +98,19 @@ class Works:
         }
 
     async def restore(self, rollout: Rollout) -> None:
-        """After a start: the version that was active scores again, before anything else."""
-        if rollout.active is not None:
-            await self.fetch(rollout.active)  # what the store has lost is fetched again
-            await self.verify(rollout.active)
-            seat = await self.room.seat(rollout.active, background=False)
-            await self.room.swap(seat, None)
-            if rollout.previous is not None:
+        """After a start: the version that was active scores again, before anything else; or the
+        known good, where that one was being rolled back.
+        """
+        ref = rollout.active
+        if rollout.phase is Phase.ROLLING_BACK and rollout.known_good is not None:
+            ref = rollout.known_good
+        if ref is not None:
+            await self.fetch(ref)  # what the store has lost is fetched again
+            await self.verify(ref)
+            seat = await self.room.seat(ref, background=False)
+            if _may_be_taken_back(rollout):
                 await self.past.begin(seat)
+            await self.room.swap(seat, None)
             self._tell_fallback(seat)
 
     async def fetch(self, ref: ModelRef) -> None:
@@ -237,3 +243,10 @@ class Works:
                 f"the list of {ref}'s files has not come from the repository yet"
             )
         return package
+
+
+def _may_be_taken_back(rollout: Rollout) -> bool:
+    """Whether there is a version to take the place of the active one, if that turns out bad."""
+    if rollout.phase in CANDIDATES:
+        return False
+    return rollout.previous is not None or rollout.known_good not in (None, rollout.active)

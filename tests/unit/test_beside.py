@@ -301,7 +301,7 @@ def test_what_a_version_on_trial_has_scored_is_kept_as_it_was_scored(river):
     assert [(one.seq, one.rows, one.release) for one in kept] == [(0, 4, 2), (4, 2, 2)]
     assert kept[0].keys == ["a", "b", "c", "a"]
     assert np.concatenate([one.values for one in kept]).ravel().tolist() == [1, 2, 3, 4, 5, 6]
-    assert river.scoring.beside.keep.rows == 6
+    assert river.scoring.account.tried == 6
 
 
 def test_what_others_have_scored_is_not_kept(river):

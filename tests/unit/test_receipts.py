@@ -75,6 +75,17 @@ def test_the_first_version_ever_has_no_last_row_before_it():
     assert document["pause_ms"] is None
 
 
+def test_rows_that_supersede_others_before_the_first_of_the_new_version_are_no_gap():
+    trace = watched()
+    trace.scored(V1, 0, 10, 1.0, 1.0)
+    trace.swap(next_seq=10)
+    trace.superseded(4)
+    trace.scored(V2, 14, 1, 1.0, 2.0)
+    trace.superseded(4)
+    trace.scored(V2, 19, 1, 1.0, 3.0)
+    assert (trace.gap, trace.repeated) == (0, 0)
+
+
 def test_before_the_swap_rows_of_the_candidate_are_none_of_its_own():
     trace = watched()
     trace.scored(V2, 0, 3, 1.0, 1.0)

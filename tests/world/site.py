@@ -93,6 +93,7 @@ class Site:
         self.models = list(models)
         self.settings = settings
         self.environ = {}  # of the agent, over this process's own
+        self.program = "agent"  # or what runs it and does something to it
         self.books, self.events, self.reported = {}, [], None
         self.reports = []
         self.process = None
@@ -156,7 +157,7 @@ class Site:
         """Start the agent as a process."""
         log = (self.folder / "agent.log").open("ab")
         env = {**os.environ, "PYTHONPATH": str(ROOT), **self.environ}
-        command = [sys.executable, "-m", "agent", "run", "--config", str(self.config())]
+        command = [sys.executable, "-m", self.program, "run", "--config", str(self.config())]
         self.process = subprocess.Popen(
             command, stdout=log, stderr=log, env=env, start_new_session=True
         )
