@@ -64,10 +64,17 @@ class Books:
         return rows | {old: self.rows[new] for new, old in sorted(self.superseding.items())}
 
     def check(self):
-        """No gap, nothing said twice in two ways; returns how many rows there are."""
+        """No gap, nothing said twice in two ways; returns how many rows there are, those that take
+        the place of others not counted.
+        """
         assert not self.contradicted, self.contradicted[:3]
         assert sorted(self.rows) == list(range(len(self.rows))), "seq has a gap"
-        return len(self.rows)
+        return self.first_hand
+
+    @property
+    def first_hand(self):
+        """How many rows there are that take the place of no other."""
+        return len(self.rows) - len(self.superseding)
 
 
 class Site:
@@ -279,10 +286,12 @@ class Site:
             one.wait_for_publish(30)
 
     def scored(self, name, rows, seconds=30):
-        """Wait until the consumer has `rows` rows of `name`; returns the books."""
+        """Wait until the consumer has `rows` rows of `name`, those that take the place of others not
+        counted; returns the books.
+        """
         books = self.book(name)
         eventually(
-            lambda: len(books.rows) >= rows, seconds, f"{rows} rows of {name}; {len(books.rows)}"
+            lambda: books.first_hand >= rows, seconds, f"{rows} rows of {name}; {books.first_hand}"
         )
         return books
 
