@@ -60,21 +60,16 @@ class Books:
 
     def corrected(self):
         """The rows by seq, with those that were superseded as they are now."""
-        rows = {seq: row for seq, row in self.rows.items() if seq not in self.superseding}
-        return rows | {old: self.rows[new] for new, old in sorted(self.superseding.items())}
+        all_of_them, superseding = dict(self.rows), dict(self.superseding)  # more come meanwhile
+        rows = {seq: row for seq, row in all_of_them.items() if seq not in superseding}
+        newer = {old: new for new, old in sorted(superseding.items())}
+        return rows | {old: all_of_them[new] for old, new in newer.items() if new in all_of_them}
 
     def check(self):
-        """No gap, nothing said twice in two ways; returns how many rows there are, those that take
-        the place of others not counted.
-        """
+        """No gap, nothing said twice in two ways; returns how many rows there are."""
         assert not self.contradicted, self.contradicted[:3]
         assert sorted(self.rows) == list(range(len(self.rows))), "seq has a gap"
-        return self.first_hand
-
-    @property
-    def first_hand(self):
-        """How many rows there are that take the place of no other."""
-        return len(self.rows) - len(self.superseding)
+        return len(self.rows)
 
 
 class Site:
@@ -100,7 +95,6 @@ class Site:
         self.models = list(models)
         self.settings = settings
         self.environ = {}  # of the agent, over this process's own
-        self.program = "agent"  # or what runs it and does something to it
         self.books, self.events, self.reported = {}, [], None
         self.reports = []
         self.process = None
@@ -164,7 +158,7 @@ class Site:
         """Start the agent as a process."""
         log = (self.folder / "agent.log").open("ab")
         env = {**os.environ, "PYTHONPATH": str(ROOT), **self.environ}
-        command = [sys.executable, "-m", self.program, "run", "--config", str(self.config())]
+        command = [sys.executable, "-m", "agent", "run", "--config", str(self.config())]
         self.process = subprocess.Popen(
             command, stdout=log, stderr=log, env=env, start_new_session=True
         )
@@ -286,12 +280,10 @@ class Site:
             one.wait_for_publish(30)
 
     def scored(self, name, rows, seconds=30):
-        """Wait until the consumer has `rows` rows of `name`, those that take the place of others not
-        counted; returns the books.
-        """
+        """Wait until the consumer has `rows` rows of `name`; returns the books."""
         books = self.book(name)
         eventually(
-            lambda: books.first_hand >= rows, seconds, f"{rows} rows of {name}; {books.first_hand}"
+            lambda: len(books.rows) >= rows, seconds, f"{rows} rows of {name}; {len(books.rows)}"
         )
         return books
 
