@@ -10,7 +10,9 @@ from agent.adapters.sqlite.ageing import Ageing
 from agent.adapters.sqlite.database import Database
 from agent.adapters.sqlite.journal import SqliteJournal
 from agent.adapters.sqlite.outbox import SqliteOutbox
+from agent.adapters.sqlite.packing import Packing
 from agent.config import Config
+from agent.core import scores
 from agent.core.errors import UnavailableError
 from agent.ports import Clock, Journal, Vault
 from agent.runtime.remembering import Remembering
@@ -35,6 +37,7 @@ def opened(config: Config, clock: Clock, rooms: ExitStack) -> tuple[Journal, Sql
         int(config.store.outbox_mb * 2**20),
         epoch_least=before + 1,
         ageing=Ageing(config.store.outbox_ttl, clock.monotonic, lambda: _believed(clock.wall())),
+        packing=Packing(scores.join),
     )
     rooms.callback(outbox.close)
     if before != outbox.epoch():

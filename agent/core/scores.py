@@ -15,6 +15,7 @@ from agent.core.manifest import Label, Output, Score
 
 SCHEMA = 1
 _COLUMNS = ("key", "time", "score", "label", "alarm")
+_ROWWISE = {"seq", *_COLUMNS}
 
 
 @dataclass(slots=True)
@@ -107,6 +108,55 @@ def split(body: bytes, bytes_max: int) -> list[bytes]:
     tail = {k: v[half:] if k in _COLUMNS else v for k, v in whole.items()}
     tail["seq"] += half
     return [part for each in (head, tail) for part in split(orjson.dumps(each), bytes_max)]
+
+
+def join(bodies: Sequence[bytes]) -> list[tuple[int, bytes]]:
+    """Messages of one model, in order, as fewer: how many each is made of, and it.
+
+    Only those are made one whose numbers follow each other and that differ in their rows alone;
+    one that supersedes others stays as it is.  What is no such message stays as it is, too.
+    """
+    made: list[tuple[int, bytes]] = []
+    last: dict[str, Any] | None = None
+    for body in bodies:
+        whole = _read(body)
+        if last is not None and whole is not None and _follows(last, whole):
+            for column in _COLUMNS:
+                if column in last:
+                    last[column] += whole[column]
+            made[-1] = (made[-1][0] + 1, b"")
+        else:
+            _write(made, last)
+            made.append((1, body))
+            last = whole
+    _write(made, last)
+    return made
+
+
+def _write(made: list[tuple[int, bytes]], last: dict[str, Any] | None) -> None:
+    if made and made[-1][0] > 1:
+        made[-1] = (made[-1][0], orjson.dumps(last))
+
+
+def _read(body: bytes) -> dict[str, Any] | None:
+    """A message of scores, if it is one whose rows may be joined to others."""
+    try:
+        whole = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(whole, dict) or "supersedes" in whole:
+        return None
+    columns = [whole[column] for column in _COLUMNS if column in whole]
+    fit = all(isinstance(column, list) and len(column) == len(columns[0]) for column in columns)
+    return whole if "key" in whole and fit and isinstance(whole.get("seq"), int) else None
+
+
+def _follows(last: dict[str, Any], whole: dict[str, Any]) -> bool:
+    return (
+        whole["seq"] == last["seq"] + len(last["key"])
+        and last.keys() == whole.keys()
+        and all(last[name] == whole[name] for name in last if name not in _ROWWISE)
+    )
 
 
 def _tensor(name: str, names: Sequence[str], outputs: Sequence[Array], n: int) -> Array:

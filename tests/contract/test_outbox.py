@@ -2,6 +2,7 @@
 
 import asyncio
 import tempfile
+import threading
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from agent.adapters.sqlite.ageing import Ageing
 from agent.adapters.sqlite.database import Database
 from agent.adapters.sqlite.outbox import SqliteOutbox
+from agent.adapters.sqlite.packing import Packing
 from agent.ports import Entry, Gap, Record
 from tests.world.hours import HandClock
 from tests.world.memory import MemoryOutbox
@@ -42,6 +44,16 @@ class Opened:
         """Until what was added before is durable, and what had to go for it has gone."""
         self.database.call(lambda _: None)
         self.database.call(lambda _: None)
+
+
+class Packed(Opened):
+    """The same that packs whatever it can as soon as it can."""
+
+    def open(self):
+        self.database = Database(self.folder / "agent.db")
+        packing = Packing(lambda bodies: [(len(bodies), b"".join(bodies))], every_bytes=1000)
+        self.box = SqliteOutbox(self.database, *self.limits, packing=packing)
+        return self.box
 
 
 class Remembered:
@@ -265,7 +277,7 @@ STEPS = st.one_of(
 @settings(max_examples=60, suppress_health_check=list(HealthCheck))
 def test_sent_and_gaps_and_kept_are_what_was_produced_exactly(steps, bytes_max, recent_bytes_max):
     """[delivery-2.4]"""
-    for kind in (Opened, Remembered):
+    for kind in (Opened, Packed, Remembered):
         with tempfile.TemporaryDirectory() as folder:
             opened = kind(Path(folder), bytes_max, recent_bytes_max)
             try:
@@ -351,5 +363,29 @@ def test_what_waited_too_long_is_given_up_and_told(tmp_path):
         assert (gap.reason, gap.first_seq, gap.last_seq, gap.rows) == ("expired", 0, 0, 1)
         assert [r.first_seq for r in drained(box)] == [1, 2, 3]
     finally:
+        database.close()
+        box.close()
+
+
+def test_what_was_sent_is_no_gap_even_if_it_grew_too_old_before_it_could_be_forgotten(tmp_path):
+    """[delivery-2.4]"""
+    clock, go_on = HandClock(), threading.Event()
+    database = Database(tmp_path / "agent.db")
+    box = SqliteOutbox(database, 2**20, ageing=Ageing(60.0, clock.monotonic, clock.wall))
+    try:
+        box.add(Entry([record(n) for n in range(4)]))
+        database.call(lambda _: None)
+        sent = batch(box, records_max=2)
+        database.submit(lambda _: go_on.wait(10), lambda _: None)  # the disk is slow
+        clock.forward(100.0)
+        box.tidy()
+        box.accept([i for i, _ in sent])
+        batch(box, records_max=2)
+        go_on.set()
+        database.call(lambda _: None)
+        assert box.gaps() == [], "two were sent, and two are being sent"
+        assert [r.first_seq for r in drained(box)] == [2, 3]
+    finally:
+        go_on.set()
         database.close()
         box.close()

@@ -24,7 +24,9 @@ def _disk(tmp_path):
 
 def campaign(*options):
     """Run it as a process of its own, because it forks; whether it was clean, and its words."""
-    command = [sys.executable, "-m", "tests.world.power_cut", *map(str, options)]
+    # In a mount namespace of its own: one that someone else makes meanwhile would hold our disk.
+    command = ["unshare", "--mount", sys.executable, "-m", "tests.world.power_cut"]
+    command += map(str, options)
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     lines = [line for line in done.stdout.splitlines() if "[" not in line]
     assert lines, done.stderr[-2000:]

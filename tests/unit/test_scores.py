@@ -8,7 +8,7 @@ import pytest
 
 from agent.core.errors import UnfitError
 from agent.core.manifest import Output
-from agent.core.scores import ScoreColumns, encode, extract
+from agent.core.scores import ScoreColumns, encode, extract, join
 
 F32 = np.float32
 
@@ -101,3 +101,50 @@ def test_what_is_not_finite_is_null_and_alarms_come_with_a_threshold():
     assert document["supersedes"] == {"release": 2, "seq": [1, 3]}
     assert document["key"] == ["", "é", "k"]
     assert "label" not in document
+
+
+def message(seq, rows, **more):
+    members = {"model": "m", "release": 3, "stream": "s", "epoch": 1, **more}
+    columns = ScoreColumns(
+        np.linspace(0.1, 0.9, rows, dtype=np.float32) ** 7, alarm=[False] * (rows - 1) + [True]
+    )
+    keys = [f"p{n}" for n in range(seq, seq + rows)]
+    times = 1.7e9 + np.arange(seq, seq + rows) / 3
+    return encode(seq=seq, keys=keys, times=times, columns=columns, **members)
+
+
+def rows_of(body):
+    whole = json.loads(body)
+    first = whole.pop("seq")
+    columns = [whole.pop(name) for name in ("key", "time", "score", "alarm")]
+    return [(first + n, *row, whole) for n, row in enumerate(zip(*columns, strict=True))]
+
+
+def test_messages_in_a_row_are_one_with_the_same_rows():
+    """[delivery-2.7]"""
+    bodies = [message(5, 1), message(6, 3), message(9, 1)]
+    ((count, body),) = join(bodies)
+    assert count == 3
+    assert rows_of(body) == [row for one in bodies for row in rows_of(one)]
+    assert json.loads(body).keys() == json.loads(bodies[0]).keys()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        message(7, 1),
+        message(6, 1, release=4),
+        message(6, 1, epoch=2),
+        message(6, 1, supersedes={"release": 2, "epoch": 1, "seq": 1, "rows": 1}),
+        message(6, 1).replace(b'"alarm":[true]', b'"label":["x"]'),
+        message(6, 1).replace(b'"seq":6', b'"seq":"6"'),
+        *(b"", b"[]", b"{}", b"\xff", message(6, 1)[:-1]),
+        b'{"seq":6,"key":["a"],"time":[]}',
+    ],
+)
+def test_what_differs_in_more_than_its_rows_stays_as_it_is(other):
+    """[delivery-2.7]"""
+    bodies = [message(4, 1), message(5, 1), other, message(7, 1), message(8, 1)]
+    made = join(bodies)
+    assert [count for count, _ in made] == [2, 1, 2] or (made[1][0], len(made)) == (3, 2)
+    assert any(body == other for _, body in made)

@@ -126,7 +126,7 @@ class Database:
 
     def _put(self, order: _Order, *, urgent: bool) -> None:
         with self._wake:
-            if self._closing:
+            if self._closing and threading.current_thread() is not self._thread:
                 msg = f"{self.path} is closed"
                 raise UnavailableError(msg)
             self._orders.append(order)

@@ -1,22 +1,22 @@
 """The outbox: what is accepted is durable, goes out by priority and in order, and is bounded.
 
 While the link keeps up, records are sent from memory (`tails`); the table is read only for what
-memory has let go, after a restart or a long time offline.  What is past the bound, too old, or
-refused by the broker for good is given up, and every row of it is told as part of a gap.
+memory has let go, after a restart or a long time offline, and packed there.  What is past the
+bound, too old, or refused by the broker for good is given up, and every row of it is told as part
+of a gap.
 """
 
 import asyncio
-import contextlib
-import socket
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import takewhile
+from collections.abc import Mapping, Sequence
 
 from agent.adapters.sqlite import gaps, statements
 from agent.adapters.sqlite.ageing import Ageing
 from agent.adapters.sqlite.database import RETRY_S, Database
+from agent.adapters.sqlite.doorbell import Doorbell
 from agent.adapters.sqlite.gaps import Row
+from agent.adapters.sqlite.packing import Packed, Packing, apart
 from agent.adapters.sqlite.schema import PRIORITIES, PRIORITY_BITS
 from agent.adapters.sqlite.statements import Lost
 from agent.adapters.sqlite.tails import Tails
@@ -28,7 +28,9 @@ SPARE_BYTES = 256 * 1024  # given up at once on a full disk: deleting takes as m
 
 
 class SqliteOutbox:
-    """The `Outbox` port.  `ageing` tells how old records are; without it none is too old."""
+    """The `Outbox` port.  `ageing` tells how old records are; without it none is too old.
+    `packing` makes fewer of many small ones.
+    """
 
     def __init__(
         self,
@@ -38,17 +40,14 @@ class SqliteOutbox:
         *,
         epoch_least: int = 1,
         ageing: Ageing | None = None,
+        packing: Packing | None = None,
     ) -> None:
         self._database = database
         self._bytes_max = bytes_max
         self._room = bytes_max  # less, while the disk has less
         self._lock = threading.Lock()
         self._ticket = self._durable = 0
-        self._reader, self._writer = socket.socketpair()
-        self._reader.setblocking(False)
-        self._writer.setblocking(False)
-        self._is_told = False  # a byte waits in the socket pair
-        self._waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
+        self._doorbell = Doorbell()
         stock = database.call(lambda c: statements.take_stock(c, epoch_least))
         self._records, self._bytes, self._newest = stock.records, stock.bytes, stock.newest
         self._settled = stock.newest  # the highest number that memory and table agree on
@@ -56,12 +55,15 @@ class SqliteOutbox:
         self._epoch = stock.epoch
         self._tails = Tails(recent_bytes_max, stock.behind)
         self._pinned: frozenset[int] = frozenset()  # given to be sent: not to be given up now
+        self._leaving: set[int] = set()  # sent or buried, but the table does not know it yet
         self._telling = Telling(stock.gaps)
         self._ageing = ageing or Ageing()
         database.call(lambda c: self._ageing.begin(c, stock.latest))
+        self._packing = packing or Packing(apart)
         self._is_evicting = False
-        database.watch(self._after_commit)
+        database.watch(self._doorbell.ring)
         database.relieve(self._spare_some, self._lost)
+        self._pack_on()
 
     # ---- the lane's side ----
 
@@ -85,14 +87,12 @@ class SqliteOutbox:
 
     def committed(self) -> int:
         """The highest durable ticket; quiets `fileno`."""
-        if self._is_told:
-            self._reader.recv(1)
-            self._is_told = False  # before the ticket is read: a commit after it tells again
+        self._doorbell.quiet()  # before the ticket is read: a commit after it tells again
         return self._durable
 
     def fileno(self) -> int:
         """Readable after a commit."""
-        return self._reader.fileno()
+        return self._doorbell.fileno()
 
     def accounts(self) -> Mapping[tuple[str, str], bytes]:
         """The accounts as last committed."""
@@ -115,10 +115,7 @@ class SqliteOutbox:
 
     async def batch(self, after: int, records_max: int) -> Sequence[tuple[int, Record]]:
         """As the port says.  What it gives is not given up until the next call."""
-        event = asyncio.Event()
-        waiter = (asyncio.get_running_loop(), event)
-        self._waiters.append(waiter)
-        try:
+        with self._doorbell.heard() as event:
             while True:
                 event.clear()
                 if self._telling.has_some:
@@ -133,8 +130,6 @@ class SqliteOutbox:
                 if found:
                     return found
                 await event.wait()
-        finally:
-            self._waiters.remove(waiter)
 
     async def _read(
         self, priority: int, after: int, records_max: int
@@ -157,15 +152,20 @@ class SqliteOutbox:
 
     def accept(self, ids: Sequence[int]) -> None:
         """The far side has these: forget them."""
-        with self._lock:
-            self._tails.drop(ids)
-        self._database.submit(lambda c: statements.delete(c, ids), self._deleted, urgent=False)
+        self._leave(ids)
+        self._database.submit(
+            lambda c: statements.delete(c, ids), lambda gone: self._deleted(ids, gone), urgent=False
+        )
 
     def bury(self, record_id: int, why: str) -> None:
         """The far side will never take this one."""
-        with self._lock:
-            self._tails.drop([record_id])
+        self._leave([record_id])
         self._database.submit(lambda c: statements.bury(c, record_id, why), self._buried)
+
+    def _leave(self, ids: Sequence[int]) -> None:
+        with self._lock:
+            self._tails.drop(ids)
+            self._leaving.update(ids)
 
     def gaps(self) -> Sequence[Gap]:
         """Some of what is to be told, oldest first."""
@@ -194,8 +194,7 @@ class SqliteOutbox:
 
     def close(self) -> None:
         """Let go of the descriptors; the database is closed by its owner."""
-        self._reader.close()
-        self._writer.close()
+        self._doorbell.close()
 
     # ---- in the writer thread: what is given up ----
 
@@ -212,27 +211,14 @@ class SqliteOutbox:
 
     def _give_up(self, connection: sqlite3.Connection, excess: int, reason: str) -> Lost:
         """The oldest of the lowest priority, `excess` bytes of them."""
-        gone: list[Row] = []
-        for priority in reversed(range(PRIORITIES)):
-            for row in self._oldest(connection, priority):
-                if excess <= 0:
-                    break
-                excess -= row.bytes
-                gone.append(row)
+        gone = statements.spare(connection, excess, self._settled, self._pinned | self._leaving)
         return self._forget(connection, gone, reason)
 
     def _expire(self, connection: sqlite3.Connection, limit: float) -> Lost:
         with self._lock:
-            gone: list[Row] = []
-            for priority in range(PRIORITIES):
-                gone += takewhile(lambda row: row.at < limit, self._oldest(connection, priority))
+            busy = self._pinned | self._leaving
+            gone = statements.aged(connection, limit, self._settled, busy)
             return self._forget(connection, gone, "expired")
-
-    def _oldest(self, connection: sqlite3.Connection, priority: int) -> Iterator[Row]:
-        """What may be given up: not what is being sent, nor what this commit has only begun."""
-        last = statements.span_of(priority)[0] + self._settled
-        rows = statements.oldest(connection, priority, self._pinned)
-        return takewhile(lambda row: row.id <= last, rows)
 
     def _forget(self, connection: sqlite3.Connection, gone: Sequence[Row], reason: str) -> Lost:
         self._tails.drop(row.id for row in gone)  # from now on nobody sends them
@@ -257,8 +243,11 @@ class SqliteOutbox:
             if self._bytes > self._room and not self._is_evicting:
                 self._is_evicting = True
                 self._database.submit(self._evict, self._evicted)
+            is_due = self._packing.is_due(self._tails.let_go_bytes)
         if lost is not None:
             self._lost(lost)
+        if is_due:
+            self._pack_on()
 
     def _evicted(self, lost: Lost) -> None:
         self._is_evicting = False
@@ -274,17 +263,30 @@ class SqliteOutbox:
     def _buried(self, lost: Lost) -> None:
         self._dead_letters += len(lost.gone)
         self._lost(lost)
-
-    def _deleted(self, gone: tuple[int, int]) -> None:
         with self._lock:
+            self._leaving.difference_update(row.id for row in lost.gone)
+
+    def _deleted(self, ids: Sequence[int], gone: tuple[int, int]) -> None:
+        with self._lock:
+            self._leaving.difference_update(ids)
             self._records -= gone[0]
             self._bytes -= gone[1]
 
-    def _after_commit(self) -> None:
-        if not self._is_told:
-            with contextlib.suppress(OSError):  # closed: nobody listens any more
-                self._writer.send(b"\0")
-                self._is_told = True  # after the byte: who sees it finds one
-        for loop, event in list(self._waiters):
-            with contextlib.suppress(RuntimeError):  # that loop has ended
-                loop.call_soon_threadsafe(event.set)
+    # ---- in the writer thread: what is packed ----
+
+    def _pack_on(self) -> None:
+        if self._database.has_ballast:
+            self._database.submit(self._pack, self._packed, urgent=False, spare=lambda _: Packed())
+
+    def _pack(self, connection: sqlite3.Connection) -> Packed:
+        with self._lock:
+            ends = self._tails.ends(self._settled)
+            busy = self._pinned | self._leaving
+        return self._packing.pack(connection, ends, busy)
+
+    def _packed(self, packed: Packed) -> None:
+        with self._lock:
+            self._records -= packed.records
+            self._bytes -= packed.bytes
+        if self._packing.packed(packed):
+            self._pack_on()

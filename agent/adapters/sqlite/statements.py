@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Collection, Iterator, Sequence
+from itertools import takewhile
 from typing import NamedTuple
 
 from agent.adapters.sqlite import gaps
@@ -118,12 +119,42 @@ def select(
     ]
 
 
-def oldest(connection: sqlite3.Connection, priority: int, but: Collection[int]) -> Iterator[Row]:
-    """The records of `priority`, in order, without those in `but`."""
+def spare(
+    connection: sqlite3.Connection, excess: int, settled: int, but: Collection[int]
+) -> list[Row]:
+    """The oldest of the lowest priority, `excess` bytes of them; see `_oldest`."""
+    gone: list[Row] = []
+    for priority in reversed(range(PRIORITIES)):
+        for row in _oldest(connection, priority, settled, but):
+            if excess <= 0:
+                break
+            excess -= row.bytes
+            gone.append(row)
+    return gone
+
+
+def aged(
+    connection: sqlite3.Connection, limit: float, settled: int, but: Collection[int]
+) -> list[Row]:
+    """Those with stamps below `limit`; see `_oldest`."""
+    gone: list[Row] = []
+    for priority in range(PRIORITIES):
+        rows = _oldest(connection, priority, settled, but)
+        gone += takewhile(lambda row: row.at < limit, rows)
+    return gone
+
+
+def _oldest(
+    connection: sqlite3.Connection, priority: int, settled: int, but: Collection[int]
+) -> Iterator[Row]:
+    """What may be given up, in order: not `but` what is being sent or was, nor what only this
+    commit has begun, which is numbered above `settled`.
+    """
+    first = span_of(priority)[0]
     found = connection.execute(
         f"SELECT id, {_SIZE}, rows, stream, model, first_seq, at FROM outbox"
         " WHERE id BETWEEN ? AND ? ORDER BY id",
-        span_of(priority),
+        (first, first + settled),
     )
     return (row for row in map(Row._make, found) if row.id not in but)
 

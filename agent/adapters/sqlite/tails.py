@@ -18,6 +18,7 @@ class Tails:
     def __init__(self, bytes_max: int, behind: Iterable[int]) -> None:
         self._bytes_max = bytes_max
         self._bytes = 0
+        self.let_go_bytes = 0  # in all, for want of room
         self._kept: list[OrderedDict[int, Record]] = [OrderedDict() for _ in range(PRIORITIES)]
         self.behind = [False] * PRIORITIES
         for priority in behind:
@@ -32,6 +33,7 @@ class Tails:
             while kept and self._bytes > self._bytes_max:
                 _, gone = kept.popitem(last=False)
                 self._bytes -= weight(gone)
+                self.let_go_bytes += weight(gone)
                 self.behind[priority] = True
 
     def drop(self, ids: Iterable[int]) -> None:
@@ -44,6 +46,13 @@ class Tails:
     def oldest(self, priority: int) -> int:
         """The id from which on all of `priority` is in memory."""
         return next(iter(self._kept[priority]), span_of(priority)[1] + 1)
+
+    def ends(self, settled: int) -> list[int]:
+        """By priority, the last id up to which only the table has records, of those `settled`."""
+        return [
+            min(self.oldest(priority) - 1, span_of(priority)[0] + settled)
+            for priority in range(PRIORITIES)
+        ]
 
     def next(self, after: int, records_max: int) -> tuple[Sequence[tuple[int, Record]], int | None]:
         """What to send next with ids above `after`, as far as memory knows; or the priority that
