@@ -27,6 +27,8 @@ logger = structlog.get_logger(__name__)
 
 LOOK_S = 0.5
 PERIOD_S = 300.0  # what was good for so long is not doubted for what comes later
+PERIOD_S_FIRST = 10.0  # who is new is looked at more often: each period is twice the one before
+BASELINE_WINDOWS = 200  # fewer do not say what is usual, unless a whole period has no more
 SCORES_MAX = 1024  # of a period, for its distribution
 OPINION_WINDOWS = 256
 OPINION_S_MAX = 60.0
@@ -55,10 +57,11 @@ class Guard:
         self._degraded = degraded
         self._seat: Seat | None = None
         self._began = 0.0
-        self._since = 0  # first score row of the period
+        self._period_s = PERIOD_S_FIRST
+        self._so_far = (-1, 0, 0)  # what there was to see at the last look
         self._rss_bytes = 0  # when it began to serve
-        self._p99_ms = math.nan  # of its first period
-        self._scores: Reservoir | None = None  # of its first period
+        self._p99_ms = math.nan  # as it was on probation, else in its first period
+        self._scores: Reservoir | None = None  # the same
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -74,18 +77,36 @@ class Guard:
             return
         if seat is not self._seat:
             await self._first(seat)
+        seen = seat.evidence
+        so_far = (seen.windows, seen.errors, seen.hangs)
+        if so_far == self._so_far and self._clock.monotonic() - self._began < self._period_s:
+            return  # nothing was asked of it since
+        self._so_far = so_far
         await self._look(seat)
 
     async def _first(self, seat: Seat) -> None:
         """Another version serves."""
         self._seat, self.broken = seat, ""
         self._p99_ms, self._scores = math.nan, None
+        self._period_s = PERIOD_S_FIRST
         self._rss_bytes = await asyncio.to_thread(seat.session.rss_bytes)
+        seen = await self._works.trials.seen(seat, self._clock.monotonic())
+        self._usual(seen, seen.comparison.ours if seen.comparison is not None else None)
         await self._renew(seat)
 
+    def _usual(self, seen: Evidence, scores: Reservoir | None) -> None:
+        """What it is held to from now on, if that was not known."""
+        if seen.windows < BASELINE_WINDOWS and self._period_s < PERIOD_S:
+            return
+        if math.isnan(self._p99_ms):
+            self._p99_ms = seen.latency.quantile(0.99)
+        if self._scores is None:
+            self._scores = scores
+
     async def _renew(self, seat: Seat) -> None:
-        """A period begins."""
+        """A period begins; how long the last scores took is known on."""
         seen = Evidence(
+            recent=seat.evidence.recent,
             before_p99_ms=self._p99_ms,
             rss_first_bytes=self._rss_bytes,
             memory_mb=seat.manifest.runtime.memory_mb,
@@ -93,11 +114,7 @@ class Guard:
         if self._works.trials.bars(seat).shadow.score_distance is not None:
             seen.scores = Reservoir(SCORES_MAX)
 
-        def begin() -> int:
-            seat.evidence = seen
-            return self._works.room.scoring.account.next_seq
-
-        self._since = await self._works.room.on_lane(begin)
+        await self._works.room.on_lane(lambda: setattr(seat, "evidence", seen))
         self._began = self._clock.monotonic()
 
     async def _look(self, seat: Seat) -> None:
@@ -107,7 +124,7 @@ class Guard:
             await self._condemn(seat, verdict.why)
             return
         doubt = judge.doubt(seen, bars)
-        over = seen.seconds >= PERIOD_S
+        over = seen.seconds >= self._period_s
         if over and not doubt and self._scores is not None and seen.scores is not None:
             doubt = judge.moved(self._scores, seen.scores, bars)
         if doubt:
@@ -117,10 +134,10 @@ class Guard:
 
     async def _stands(self, seat: Seat, seen: Evidence) -> None:
         """A period has passed, and what it gave stands."""
-        if math.isnan(self._p99_ms):
-            self._p99_ms = seen.latency.quantile(0.99)
-            self._scores = seen.scores
-        if seen.windows and self._works.room.scoring.beside.keep is not None:
+        self._usual(seen, seen.scores)
+        whole = self._period_s >= PERIOD_S
+        self._period_s = min(PERIOD_S, 2 * self._period_s)
+        if whole and seen.windows and self._works.room.scoring.beside.keep is not None:
             await self._works.past.stands(seat)
         self.broken = ""
         await self._renew(seat)
@@ -151,6 +168,7 @@ class Guard:
                 return
             await self._works.room.keep(loaded(self._rollout()))
         self._p99_ms, self._scores = math.nan, None  # it is as it is: the world has changed
+        self._period_s = PERIOD_S
         await self._renew(seat)
 
     async def _other(self, seat: Seat) -> Seat | None:
@@ -165,9 +183,7 @@ class Guard:
     async def _opinion(self, seat: Seat, other: Seat) -> str:
         """Why `other` would do better; empty if it would not."""
         works, bars = self._works, self._works.trials.bars(seat)
-        before = seat.evidence.before_p99_ms
         await self._renew(seat)
-        seat.evidence.before_p99_ms = before
         golden = seat.manifest.golden
 
         def begin() -> None:
@@ -178,12 +194,21 @@ class Guard:
         while self._rollout().phase is Phase.STEADY:
             await asyncio.sleep(LOOK_S)
             seen = await self._works.trials.seen(seat, self._began)
-            verdict = judge.watch(seen, bars)
+            over = seen.seconds >= OPINION_S_MAX
+            verdict = (judge.watch if over or _heard(seen) else judge.serving)(seen, bars)
             if verdict.word == "FAIL":
                 return verdict.why
-            heard = seen.comparison.rows if seen.comparison is not None else 0
-            if seen.seconds >= OPINION_S_MAX or (
-                heard >= OPINION_WINDOWS and not judge.doubt(seen, bars)
-            ):
+            assert seen.comparison is not None
+            heard = seen.comparison.rows >= OPINION_WINDOWS
+            if over or (heard and not judge.doubt(seen, bars)):
                 break
         return ""
+
+
+def _heard(seen: Evidence) -> bool:
+    """Whether the other version has had its say."""
+    both = seen.comparison
+    if both is None:
+        return False
+    runs = both.run_theirs.whole(seen.now).rows
+    return both.rows >= OPINION_WINDOWS or runs >= judge.RUNS_FOR_MEDIAN

@@ -219,7 +219,7 @@ class Shadow:
     def next_wake(self, now: float) -> float | None:
         """When there will be something to do: a hang to end, or time to spend."""
         if self._out is not None:
-            return self._out.sent + HANG_RATIO * self._run_s_max
+            return self._out.sent + self._hang_s
         if self._waiting and self._credit_s < 0 and not self.seat.lost:
             return now - self._credit_s / self._share
         return None
@@ -230,9 +230,13 @@ class Shadow:
         That counts as a death: at the lowest priority a busy machine may look like a hang.
         """
         batch = self._out
-        if batch is not None and now >= batch.sent + HANG_RATIO * self._run_s_max:
+        if batch is not None and now >= batch.sent + self._hang_s:
             batch.sent = now
             self.seat.session.kill()
+
+    @property
+    def _hang_s(self) -> float:
+        return HANG_RATIO * self.seat.run_s_max(self._run_s_max)
 
     def stood_still(self, gap_s: float) -> None:
         """Nobody looked for `gap_s`, the machine having stopped us all."""

@@ -34,6 +34,7 @@ class Stream:
         self.sent = 0
         self._port = port
         self._rate = rate
+        self._began = 0.0
         self._client = mqtt.Client(CallbackAPIVersion.VERSION2, "sensors", protocol=mqtt.MQTTv5)
         self._client.max_queued_messages_set(0)
         self._client.max_inflight_messages_set(INFLIGHT_MAX)
@@ -59,10 +60,14 @@ class Stream:
             self._client.loop_stop()
         return self.sent
 
+    def due(self, n: int) -> float:
+        """When reading `n` is sent, or was (monotonic)."""
+        return self._began + (n + 1) / self._rate
+
     def _run(self) -> None:
-        began, told = time.monotonic(), None
+        self._began, told = time.monotonic(), None
         while not self._over.wait(TICK_S):
-            due = int((time.monotonic() - began) * self._rate)
+            due = int((time.monotonic() - self._began) * self._rate)
             for n in range(self.sent, due):
                 told = self._client.publish(f"plant/p{n % SENSORS}", reading(n), qos=1)
             self.sent = max(self.sent, due)
