@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from agent.core.accelerators import Placement
 from agent.core.errors import UnavailableError
 from agent.core.health import HealthReport
 from agent.core.manifest import Manifest
@@ -153,6 +154,8 @@ class Session(Protocol):
     provider: str  # what really runs the graph
     wanted: str  # the first wish; differs from provider when something better was not to be had
     fallback: str  # why it differs, in a sentence; empty if it does not
+    placement: Placement  # shares of nodes and time by provider, and what was tried
+    device_lost: bool  # the last WorkerLostError was the accelerator's fault and nobody else's
     inputs: Sequence[TensorSpec]
     outputs: Sequence[TensorSpec]
     jobs_max: int  # how many may be out at once
@@ -325,6 +328,13 @@ class Journal(Protocol):
         ...
 
 
+class Notes(Protocol):
+    """The part of the journal that keeps small documents."""
+
+    def load_document(self, name: str) -> bytes | None: ...
+    def save_document(self, name: str, body: bytes) -> None: ...
+
+
 class Vault(Protocol):
     """A second copy, apart from the journal, of the little that must outlive it."""
 
@@ -378,17 +388,30 @@ class Gap:
     rows: int
 
 
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """One more row of what a model carries from reading to reading.
+
+    Rows are numbered from 0; number 0 replaces all rows before, and with no body leaves none.
+    """
+
+    number: int
+    body: bytes
+
+
 @dataclass(slots=True)
 class Entry:
-    """What one step of the lane adds, all of it or nothing: records, accounts, marks.
+    """What one step of the lane adds, all of it or nothing: records, accounts, marks, and more.
 
     accounts  (stream, model) -> the whole account as JSON bytes, replacing the last
     marks     source mark by stream, see `Burst.mark`
+    carried   (stream, model) -> open windows and state, a row more or all anew
     """
 
     records: Sequence[Record] = ()
     accounts: Mapping[tuple[str, str], bytes] = field(default_factory=dict)
     marks: Mapping[str, bytes] = field(default_factory=dict)
+    carried: Mapping[tuple[str, str], Carried] = field(default_factory=dict)
 
 
 class Outbox(Protocol):
@@ -408,6 +431,10 @@ class Outbox(Protocol):
 
     def accounts(self) -> Mapping[tuple[str, str], bytes]: ...
     def marks(self) -> Mapping[str, bytes]: ...
+    def carried(self, stream: str, model: str) -> Sequence[tuple[int, bytes]]:
+        """The rows of `Entry.carried` that are there, by number."""
+        ...
+
     def epoch(self) -> int:
         """Rises only if the store was lost."""
         ...

@@ -20,6 +20,7 @@ import numpy as np
 import psutil
 import structlog
 
+from agent.core.accelerators import CPU, Outfit, Placement
 from agent.core.brief import Brief, blamed, brief
 from agent.core.manifest import Manifest
 from agent.core.names import ModelRef
@@ -27,9 +28,10 @@ from agent.core.preflight import Measures
 from agent.ports import Answer, Array, GoldenResult, TensorSpec, WorkerLostError
 from agent.worker import priority, providers
 from agent.worker.golden import Golden, failed, outputs_of
-from agent.worker.loaded import VERSION, Loaded, Spec, compiled_in, run_options
+from agent.worker.loaded import Loaded, Spec, run_options
+from agent.worker.making import VERSION, compiled_in, register
 from agent.worker.measuring import measure
-from agent.worker.refusals import RefusalError, shortened
+from agent.worker.refusals import RefusalError, is_device, of_run
 
 log = structlog.get_logger(__name__)
 
@@ -41,12 +43,20 @@ class InlineEngine:
     """See `agent.ports.Engine`."""
 
     def __init__(
-        self, *, domains: Collection[str] = (), run_s: float = 10.0, sealed: bool = True
+        self,
+        *,
+        domains: Collection[str] = (),
+        run_s: float = 10.0,
+        sealed: bool = True,
+        outfit: Outfit | None = None,
     ) -> None:
         """`domains`: operator sets let pass besides the usual ones.  `run_s`: past that a golden
         run is a hang.  `sealed`: a folder must hold what the digest of its ref was made from, and
-        nothing else.
+        nothing else.  `outfit`: what the configuration gives onnxruntime; no compiled code is kept.
         """
+        self._outfit = outfit or Outfit()
+        for name, why in register(self._outfit.document()).items():
+            log.warning("engine.library_failed", library=name, why=why)
         self._domains, self._run_s, self._sealed = domains, run_s, sealed
         if tuple(int(part) for part in VERSION.split(".")[:2]) < HOLDS_GIL_BEFORE:
             log.warning("engine.stalls", onnxruntime=VERSION, why="a load stops scoring; use 1.31")
@@ -55,7 +65,12 @@ class InlineEngine:
         self, ref: ModelRef, folder: Path, manifest: Manifest, *, background: bool
     ) -> "InlineSession":
         """A session on the first wished provider that works; see the port for what it raises."""
-        told = brief(manifest, sealed=ref if self._sealed else None, domains=self._domains)
+        told = brief(
+            manifest,
+            sealed=ref if self._sealed else None,
+            domains=self._domains,
+            outfit=self._outfit,
+        )
         return InlineSession(ref, folder, manifest, told, self._run_s, background=background)
 
     def providers(self) -> Sequence[str]:
@@ -86,6 +101,7 @@ class InlineSession:
     ) -> None:
         """Raises UnfitError, MisfitError, UnavailableError."""
         self.ref = ref
+        self.device_lost = False
         self.jobs_max = JOBS_MAX
         self._folder, self._manifest, self._brief, self._run_s = folder, manifest, told, run_s
         self._turn = threading.Lock()  # golden samples may be run from another thread
@@ -115,12 +131,15 @@ class InlineSession:
             spec = self._manifest.golden
             path = self._folder / spec.file
             self._golden = Golden(path, loaded, rtol=spec.rtol, atol=spec.atol)
+            with contextlib.suppress(Exception):  # the golden check tells what does not run
+                loaded.prove(self._golden.inputs)
         except RefusalError as refusal:
             raise blamed(self.ref, refusal.blame, refusal.why) from refusal
         self.load_ms = (time.perf_counter() - started) * 1e3
         self._options = run_options()
         self._loaded = loaded
         self.provider, self.wanted, self.fallback = loaded.provider, loaded.wanted, loaded.fallback
+        self.placement = Placement(loaded.nodes, loaded.time, loaded.compiled)
         self.inputs = _specs(loaded.inputs)
         self.outputs = _specs(loaded.outputs)
 
@@ -144,7 +163,12 @@ class InlineSession:
         except Exception as failure:  # onnxruntime's errors share no base but this
             if self._lost:
                 raise WorkerLostError(self._lost) from failure
-            error = shortened(failure)
+            if is_device(failure, self.provider):  # a fresh session may find it again
+                self.device_lost = True
+                self._lost = f"the session of {self.ref} lost its device: {of_run(failure).why}"
+                self._signal.send(b"\0")
+                raise WorkerLostError(self._lost) from failure
+            error = of_run(failure).why
         took = (time.perf_counter_ns() - started) / 1e6
         self._answers.append(Answer(job, outputs, took, error))
         self._signal.send(b"\0")
@@ -210,6 +234,7 @@ class InlineSession:
             self._ours.recv(64)
         self._answers.clear()
         self._lost = ""
+        self.device_lost = False
 
     def kill(self) -> None:
         """As far as it can be done: a run ends at its next node, and the session counts as lost."""
@@ -250,7 +275,7 @@ def record_golden(folder: Path, manifest: Manifest, inputs: dict[str, Array]) ->
     Raises:
         UnfitError, MisfitError: the model does not load or run, or an input is missing.
     """
-    wanted = brief(manifest, golden=False) | {"providers": [providers.CPU], "require": "any"}
+    wanted = brief(manifest, golden=False) | {"providers": [CPU], "require": "any"}
     try:
         return outputs_of(Loaded(folder, wanted), inputs)
     except RefusalError as refusal:

@@ -9,9 +9,10 @@ from rich.console import Console
 from rich.table import Table
 
 from agent.commands.saying import AsJson, fail, screen
+from agent.core.accelerators import CPU, PROVIDERS
 from agent.worker import bench as benching
-from agent.worker.loaded import VERSION, compiled_in
-from agent.worker.providers import CPU, PROVIDERS, known
+from agent.worker.making import VERSION, compiled_in
+from agent.worker.providers import known
 
 SCHEMA = 1
 
@@ -34,11 +35,12 @@ def providers(
     rows: list[dict[str, Any]] = []
     with console.status("asking onnxruntime") as status:
         here = known(compiled_in())
-        for name in PROVIDERS:
-            why = benching.probe(name) if name in here else "not in this wheel"
+        for name, row_of in PROVIDERS.items():
+            why = benching.probe(name) if name in here else f"comes with {row_of.install}"
             row = {"name": name, "works": not why, "why": why}
             if bench is not None and not why:
-                row["bench"] = benching.measure(bench, name, status.update)
+                status.update(f"measuring {bench.name} on {name}")
+                row["bench"] = benching.apart(name, bench)
             rows.append(row)
     if as_json:
         document = {"schema": SCHEMA, "onnxruntime": VERSION, "providers": rows}
@@ -58,7 +60,8 @@ def _table(rows: list[dict[str, Any]], bench: Path | None) -> Table:
     base: dict[str, Any] = {}
     if bench is not None:
         base = next(row for row in rows if row["name"] == CPU)["bench"].get("batches", {})
-        table.add_column("load ms", justify="right")
+        for name in ("load ms", "MB", "max error"):
+            table.add_column(name, justify="right")
         for batch in base:
             table.add_column(f"batch {batch}", justify="right")
     for row in rows:
@@ -66,7 +69,9 @@ def _table(rows: list[dict[str, Any]], bench: Path | None) -> Table:
         here = "yes" if row["works"] else row["why"]
         cells = [row["name"], figures.get("why") or here]
         if batches := figures.get("batches"):
-            cells.append(f"{figures['load_ms']:.1f}")
+            error = figures["error"]
+            cells += [f"{figures['load_ms']:.1f}", f"{figures['memory_mb']:.0f}"]
+            cells.append("" if error is None else f"{error:.1e}")
             for batch, cpu in base.items():
                 p50 = batches[batch]["p50_ms"]
                 cells.append(f"{p50:.3f} ({cpu['p50_ms'] / max(p50, 1e-6):.1f})")

@@ -11,11 +11,14 @@ back as a blame and a sentence.  Both engines use the same brief.
     golden     {file, rtol, atol}, or None
     name, digest   what its files must add up to, all of them; digest None: they are an author's
     domains    operator sets that pass beside those of `agent.core.onnx_gate`
+    outfit     what the device's configuration gives onnxruntime (`agent.core.accelerators.Outfit`)
+    avoid      provider -> why it is not tried this time
 """
 
 from collections.abc import Collection
 from typing import Any
 
+from agent.core.accelerators import Outfit
 from agent.core.errors import DamagedError, MisfitError, UnavailableError, UnfitError
 from agent.core.manifest import Manifest
 from agent.core.names import ModelRef
@@ -30,6 +33,7 @@ def brief(
     golden: bool = True,
     sealed: ModelRef | None = None,
     domains: Collection[str] = (),
+    outfit: Outfit | None = None,
 ) -> Brief:
     """The brief of `manifest`; without `golden` the samples need not be there (`model build`).
 
@@ -55,6 +59,8 @@ def brief(
         "name": manifest.name if sealed is None else sealed.name,
         "digest": None if sealed is None else sealed.digest,
         "domains": sorted(domains),
+        "outfit": (outfit or Outfit()).document(),
+        "avoid": {},
     }
 
 

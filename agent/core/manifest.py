@@ -20,23 +20,13 @@ from pydantic import (
     model_validator,
 )
 
+from agent.core.accelerators import PROVIDERS
 from agent.core.errors import UnfitError
 from agent.core.names import FILE_PATTERN, ID_PATTERN
 
 MANIFEST_BYTES_MAX = 256 * 1024
 FEATURES_MAX = 4096
 WINDOW_READINGS_MAX = 1_000_000
-PROVIDERS = (
-    "tensorrt",
-    "cuda",
-    "directml",
-    "openvino",
-    "coreml",
-    "qnn",
-    "migraphx",
-    "xnnpack",
-    "cpu",
-)
 
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)$")
 _UNKNOWN = "extra_forbidden"  # as pydantic calls a member that no model has

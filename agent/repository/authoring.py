@@ -26,6 +26,7 @@ from agent.adapters.files.durable import make_folder, weather, write_atomic
 from agent.adapters.onnx import record_golden
 from agent.adapters.processes import ProcessEngine
 from agent.core import requirements
+from agent.core.accelerators import CPU
 from agent.core.errors import RefusedError, UnfitError
 from agent.core.manifest import Manifest, parse
 from agent.core.names import ModelRef, is_id
@@ -33,7 +34,6 @@ from agent.core.opsets import Target
 from agent.core.packages import digest_of
 from agent.repository import samples
 from agent.repository.guess import manifest_text, tensors_of
-from agent.worker.providers import CPU
 
 _RUNTIME = re.compile(r"^[ \t]*\[runtime\][^\n]*\n", re.MULTILINE)
 _MEMORY = re.compile(r"^([ \t]*memory_mb[ \t]*=[ \t]*)[0-9._eE+]+", re.MULTILINE)

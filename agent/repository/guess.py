@@ -14,7 +14,7 @@ import onnxruntime as ort
 from agent.core.errors import RefusedError, UnfitError
 from agent.core.manifest import parse
 from agent.worker.admission import numpy_name
-from agent.worker.loaded import FATAL_ONLY
+from agent.worker.making import FATAL_ONLY
 
 FEATURES_SHOWN_MAX = 64  # beyond it one name per line would bury the rest
 WINDOW_ROWS = 64  # where the model takes any number

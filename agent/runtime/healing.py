@@ -56,15 +56,19 @@ class Healer:
 
     def lost(self, scoring: Scoring, seat: Seat, why: str) -> None:
         """A worker is gone.  Called on the lane's thread."""
+        logger.warning("worker lost", model=str(seat.ref), why=why)
+        self._changed()
+        if not seat.session.device_lost:  # else the version is not to blame
+            self._count(scoring, seat, why)
+        self._pool.submit(self._revive, scoring, seat)
+
+    def _count(self, scoring: Scoring, seat: Seat, why: str) -> None:
         now = self._clock.monotonic()
         deaths = self._deaths.setdefault(seat.ref, deque(maxlen=self.deaths_max))
         deaths.append(now)
-        logger.warning("worker lost", model=str(seat.ref), why=why)
-        self._changed()
         if len(deaths) == self.deaths_max and now - deaths[0] <= self._deaths_s:
             deaths.clear()
             self._condemned(scoring.model, seat.ref, f"{why}, {self.deaths_max} times")
-        self._pool.submit(self._revive, scoring, seat)
 
     def stop(self) -> None:
         """Revive nothing more."""

@@ -151,7 +151,8 @@ class Jobs:
         seat.lost = True
         seat.jobs_out = 0
         seat.deaths += 1
-        seat.evidence.deaths += 1
+        if not seat.session.device_lost:  # else no sign of what the version is like
+            seat.evidence.deaths += 1
         running = True  # jobs are run in order: only the oldest one can be to blame
         for job in self._jobs:
             if job.chunk.seat is not seat or not job.out:

@@ -16,12 +16,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from agent.worker import control, frames, jail, priority, providers
+from agent.core.accelerators import CPU, PROVIDERS
+from agent.worker import control, frames, hardware, jail, making, priority, providers
 from agent.worker.arena import Arena
 from agent.worker.golden import Golden, failed, warm_up
-from agent.worker.loaded import VERSION, Loaded, compiled_in
+from agent.worker.loaded import Loaded
+from agent.worker.making import VERSION, compiled_in
 from agent.worker.measuring import measure
-from agent.worker.refusals import RefusalError, is_memory, shortened
+from agent.worker.refusals import DEVICE_LOST, RefusalError, is_device, of_run
 
 SWITCH_S = 0.0005  # golden samples on one thread may hold up a live batch on the other by so much
 CHUNK_BYTES = 65536
@@ -83,8 +85,13 @@ class Worker:
         self._golden = golden and Golden(
             self.folder / golden["file"], loaded, rtol=golden["rtol"], atol=golden["atol"]
         )
+        if self._golden is not None:
+            self._prove(loaded, self._golden, question)
         self._loaded = loaded
         return {
+            "nodes": loaded.nodes,
+            "time": loaded.time,
+            "compiled": loaded.compiled,
             "inputs": loaded.inputs,
             "outputs": loaded.outputs,
             "provider": loaded.provider,
@@ -95,6 +102,14 @@ class Worker:
             "golden_runs": self._golden.runs if self._golden else 0,
         }
 
+    def _prove(self, loaded: Loaded, golden: Golden, question: dict[str, Any]) -> None:
+        """Where the time goes.  What does not run here is told by the golden check that follows."""
+        try:
+            with self._bounded(question):
+                loaded.prove(golden.inputs)
+        except Exception as error:  # noqa: BLE001  onnxruntime's errors share no base but this
+            _leave_if_lost(error, loaded.provider)
+
     def _session(
         self, folder: Path, brief: dict[str, Any], *, background: bool
     ) -> tuple[Loaded, str]:
@@ -102,16 +117,24 @@ class Worker:
         if background and priority.may_return():
             self._lowered = True
             low = priority.lower(priority.threads(self._tasks) or (0,))
-            return Loaded(folder, brief), low  # and stays there until `serve`
+            return Loaded(folder, brief, self._tell), low  # and stays there until `serve`
         if background and brief["threads"] == 1:  # no pool that would never be raised
-            return priority.aside(lambda: Loaded(folder, brief)), "load-only"
-        return Loaded(folder, brief), "normal"
+            return priority.aside(lambda: Loaded(folder, brief, self._tell)), "load-only"
+        return Loaded(folder, brief, self._tell), "normal"
+
+    def _tell(self, provider: str) -> None:
+        """Whom the model is being loaded on: it may take minutes, or be the last thing we do."""
+        control.send(self._asked, {"doing": provider})
 
     def _check_golden(self, question: dict[str, Any]) -> dict[str, Any]:
         if self._golden is None:
             return failed("no model is loaded", blame="unavailable")
         with self._turn, self._bounded(question):
-            return self._golden.check()
+            return self._golden.check(lost=self._lost)
+
+    def _lost(self, error: BaseException) -> None:
+        if self._loaded is not None:
+            _leave_if_lost(error, self._loaded.provider)
 
     def _measure(self, question: dict[str, Any]) -> dict[str, Any]:
         golden, loaded = self._golden, self._loaded
@@ -165,8 +188,8 @@ class Worker:
             took = time.perf_counter_ns() - started
             return self._answer(frame, outputs, end, took)
         except Exception as error:  # noqa: BLE001  onnxruntime's errors share no base but this
-            why = "out of memory: " if is_memory(error) else ""
-            return _failed(frame.job, why + shortened(error), started)
+            self._lost(error)
+            return _failed(frame.job, of_run(error).why, started)
 
     def _inputs(self, frame: frames.Frame) -> tuple[list[frames.Array], int]:
         """The input arrays, over the arena, and where outputs may begin."""
@@ -192,6 +215,16 @@ class Worker:
         for place, output in zip(places, outputs, strict=True):
             place[...] = output
         return frames.pack(frames.ANSWER, job=frame.job, tensors=count, number=took, body=body)
+
+
+def _leave_if_lost(error: BaseException, provider: str) -> None:
+    """After a lost device every call fails, and only a fresh process may find it again: go, and
+    leave the batch to whoever comes next.
+    """
+    if is_device(error, provider):
+        sys.stderr.write(f"{provider}: {of_run(error).why}\n")
+        sys.stderr.flush()
+        os._exit(DEVICE_LOST)
 
 
 def _failed(job: int, why: str, started: int) -> bytes:
@@ -225,19 +258,31 @@ def main(errand: dict[str, Any]) -> None:
         signal.signal(ignored, signal.SIG_IGN)
     sys.setswitchinterval(SWITCH_S)
     data, asked = _connected(errand)
+    failed = making.register(errand["outfit"])
     built = compiled_in()
+    seen = hardware.devices()
     worker = Worker(errand, data, asked)
     warm_up()  # what is imported late could not be read from inside the jail
     accelerated = any(
-        wish != providers.CPU and providers.PROVIDERS[wish].name in built
+        wish != CPU and PROVIDERS[wish].name in built
         for wish in providers.wishes(errand["providers"], built)
     )
-    layers = jail.close_in(worker.folder, errand["memory_bytes"], accelerated=accelerated)
+    outfit = errand["outfit"]
+    layers = jail.close_in(
+        worker.folder,
+        errand["memory_bytes"],
+        accelerated=accelerated,
+        readable=[*outfit.get("libraries", ()), *outfit.get("plugins", {}).values()],
+        cache=outfit.get("cache", ""),
+        cache_bytes=outfit.get("cache_bytes", 0),
+    )
     hello = {
         "version": VERSION,
         "providers": providers.known(built),
         "jail": layers,
         "without": jail.without(layers),
+        "devices": seen,
+        "failed": failed,
     }
     control.send(asked, hello)
     threading.Thread(target=worker.answer_questions, name="control", daemon=True).start()

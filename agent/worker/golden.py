@@ -7,7 +7,7 @@ For each element |got - want| ≤ atol + rtol·|want|.  `golden.npz` holds `in:<
 import io
 import time
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.worker.loaded import Loaded
-from agent.worker.refusals import Blame, RefusalError, is_memory, shortened, unfit
+from agent.worker.refusals import Blame, RefusalError, is_memory, of_run, shortened, unfit
 
 Array = NDArray[Any]
+Lost = Callable[[BaseException], object]
 BYTES_MAX = 64 * 2**20  # of the samples, unpacked
 ARRAYS_MAX = 16384
 UNFIT: Blame = "unfit"
@@ -85,13 +86,17 @@ class Golden:
         """How many times onnxruntime is run for them."""
         return -(-self.samples // (self._loaded.batch or self.samples))
 
-    def check(self, options: Any = None) -> dict[str, Any]:
-        """Run them and compare; the members of a GoldenResult."""
+    def check(self, options: Any = None, *, lost: Lost = lambda _: None) -> dict[str, Any]:
+        """Run them and compare; the members of a GoldenResult.
+
+        `lost` sees what a run raised before it is anybody's verdict.
+        """
         started = time.perf_counter_ns()
         try:
             got = self._loaded.run(self._inputs, options)
         except Exception as error:  # noqa: BLE001  onnxruntime's errors share no base but this
-            why, blame = f"the golden samples do not run: {shortened(error)}", UNFIT
+            lost(error)
+            why, blame = f"the golden samples do not run: {of_run(error).why}", UNFIT
             if is_memory(error):
                 why = "the golden samples need more memory than a worker may use here"
                 blame = MISFIT

@@ -3,7 +3,8 @@
     no-new-privs   no set-user-id program can give it more than it has
     rlimits        no core dump (it would hold readings), no file to write, a bound on memory, and
                    on processor time until it serves
-    landlock       its package folder to read, nothing to write or run, no TCP, no signals out
+    landlock       its package folder to read, nothing to write or run, no TCP, no signals out; one
+                   folder to write, while compiled code is kept for the first time
     seccomp        no sockets of any kind, no processes, no other programs, no ways around Landlock
     oom-first      the kernel takes a worker before it takes the agent
 
@@ -20,6 +21,7 @@ import os
 import signal
 import struct
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,7 +33,10 @@ if TYPE_CHECKING:
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
 _CREATE, _ADD_RULE, _RESTRICT = 444, 445, 446  # the same numbers on every architecture
 _FILE_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15}  # ABI -> how many; ABI 5 added ioctl on devices
-_READ = (1 << 2) | (1 << 3)  # files, folders
+_READ_FILE = 1 << 2
+_READ = _READ_FILE | (1 << 3)  # files, folders
+# Read, write, cut, and make and remove plain files and folders; no links, devices or sockets.
+_WRITABLE = _READ | (1 << 1) | (1 << 4) | (1 << 5) | (1 << 7) | (1 << 8) | (1 << 14)
 _EXECUTE, _WRITE, _TCP, _SCOPES = 1 << 0, 1 << 1, 0b11, 0b11
 _OOM_SCORE = "800"
 LAYERS = ("landlock", "seccomp", "no-new-privs", "rlimits", "oom-first")
@@ -46,13 +51,30 @@ def die_with_parent(parent: int) -> None:
             os._exit(0)  # it went before we could ask
 
 
-def close_in(folder: Path | None, memory_bytes: int, *, accelerated: bool) -> list[str]:
-    """Put on every layer there is; the names of those that hold."""
+def close_in(
+    folder: Path | None,
+    memory_bytes: int,
+    *,
+    accelerated: bool,
+    readable: Sequence[str] = (),
+    cache: str = "",
+    cache_bytes: int = 0,
+) -> list[str]:
+    """Put on every layer there is; the names of those that hold.
+
+    `readable` are files of libraries; `cache` is a folder for compiled code, "" for none, in which
+    files of `cache_bytes` may be written (0: none, it is read).
+    """
+    places = {Path(path): _READ_FILE for path in readable if Path(path).is_file()}
+    if cache:
+        places[Path(cache)] = _WRITABLE if cache_bytes else _READ
+    if folder is not None:
+        places[folder] = _READ
     layers: list[tuple[str, Callable[[], bool]]] = [
-        ("landlock", lambda: _landlock(folder, accelerated=accelerated)),
+        ("landlock", lambda: _landlock(places, accelerated=accelerated)),
         ("seccomp", lambda: not accelerated and seccomp.put_on()),
         ("no-new-privs", _no_new_privs),
-        ("rlimits", lambda: _rlimits(memory_bytes, accelerated=accelerated)),
+        ("rlimits", lambda: _rlimits(memory_bytes, cache_bytes, accelerated=accelerated)),
         ("oom-first", _oom_first),
     ]
     on: list[str] = []
@@ -92,7 +114,7 @@ def _oom_first() -> bool:
     return True
 
 
-def _rlimits(memory_bytes: int, *, accelerated: bool) -> bool:
+def _rlimits(memory_bytes: int, file_bytes: int, *, accelerated: bool) -> bool:
     import resource  # noqa: PLC0415  there is none on Windows
 
     limits = {resource.RLIMIT_CORE: 0}
@@ -100,7 +122,7 @@ def _rlimits(memory_bytes: int, *, accelerated: bool) -> bool:
     kind = resource.RLIMIT_DATA if sys.platform == "linux" else resource.RLIMIT_AS
     limits[kind] = memory_bytes
     if not accelerated:
-        limits |= {resource.RLIMIT_FSIZE: 0, resource.RLIMIT_NOFILE: _FILES_MAX}
+        limits |= {resource.RLIMIT_FSIZE: file_bytes, resource.RLIMIT_NOFILE: _FILES_MAX}
     for limit, value in limits.items():
         _, most = resource.getrlimit(limit)
         bound = value if most == resource.RLIM_INFINITY else min(value, most)
@@ -115,7 +137,7 @@ def _no_new_privs() -> bool:
     return True
 
 
-def _landlock(folder: Path | None, *, accelerated: bool) -> bool:
+def _landlock(places: Mapping[Path, int], *, accelerated: bool) -> bool:
     if sys.platform != "linux":
         return False
     abi = _syscall(_CREATE, None, ctypes.c_size_t(0), ctypes.c_uint32(1))
@@ -126,8 +148,8 @@ def _landlock(folder: Path | None, *, accelerated: bool) -> bool:
     attributes = struct.pack(f"={len(fields)}Q", *fields)
     ruleset = _syscall(_CREATE, attributes, ctypes.c_size_t(len(attributes)), ctypes.c_uint32(0))
     try:
-        if folder is not None:
-            _allow(ruleset, folder, _READ)
+        for place, rights in places.items():
+            _allow(ruleset, place, rights & handled)
         if accelerated:
             _allow(ruleset, Path("/"), _READ | _EXECUTE)
             for writable in (Path("/dev"), Path("/tmp"), Path("/run")):  # noqa: S108  drivers' caches
@@ -140,8 +162,8 @@ def _landlock(folder: Path | None, *, accelerated: bool) -> bool:
     return True
 
 
-def _allow(ruleset: int, folder: Path, rights: int) -> None:
-    beneath = os.open(folder, os.O_PATH | os.O_DIRECTORY) if sys.platform == "linux" else -1
+def _allow(ruleset: int, place: Path, rights: int) -> None:
+    beneath = os.open(place, os.O_PATH) if sys.platform == "linux" else -1
     try:
         rule = struct.pack("=Qi", rights, beneath)
         _syscall(_ADD_RULE, ruleset, 1, rule, ctypes.c_uint32(0))

@@ -1,6 +1,6 @@
 """One model in one onnxruntime session: made on the best provider that works, and run.
 
-The one place that calls onnxruntime, in the child and in process alike.
+It and `making` are the only places that call onnxruntime, in the child and in process alike.
 """
 
 import os
@@ -12,19 +12,15 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from agent.worker import admission, gate, providers
-from agent.worker.refusals import RefusalError, misfit, of_load
+from agent.core.accelerators import CPU
+from agent.worker import admission, gate, making, proof, providers
+from agent.worker.refusals import RefusalError
 
 Array = NDArray[Any]
 Spec = tuple[str, str, list[int | str | None]]  # name, numpy dtype, shape
-FATAL_ONLY = 4  # onnxruntime's severity: what it raises it need not print as well
 READ_CONFIG = "ORT_LOAD_CONFIG_FROM_MODEL"  # would let a model set its own session options
-VERSION: str = ort.__version__
-
-
-def compiled_in() -> list[str]:
-    """The providers of this build, by onnxruntime's names."""
-    return list(ort.get_available_providers())
+PEAK_BYTES_MIN, PEAK_RATIO = 1 << 20, 8  # inputs this much larger than usual are a peak
+SHRINK = "memory.enable_memory_arena_shrinkage"
 
 
 def run_options() -> Any:
@@ -40,18 +36,25 @@ class Loaded:
     provider, wanted  what runs it; the first wish
     fallback          why that is not the same; empty if it is
     batch             the batch size that the graph insists on, or None
+    nodes, time       shares of its nodes and, once proven, of its time, by who runs them
+    compiled          `built` or `kept` where compiled code is kept
     """
 
-    def __init__(self, folder: Path, brief: Mapping[str, Any]) -> None:
-        """Raises RefusalError."""
+    def __init__(
+        self, folder: Path, brief: Mapping[str, Any], tell: making.Told = lambda _: None
+    ) -> None:
+        """`tell` is told whom is being tried.  Raises RefusalError."""
         os.environ.pop(READ_CONFIG, None)
-        ort.set_default_logger_severity(FATAL_ONLY)
+        ort.set_default_logger_severity(making.FATAL_ONLY)
         try:
             path = gate.check(folder, brief)
         except OSError as error:
             raise RefusalError("unavailable", f"cannot read {folder}: {error.strerror}") from error
-        self._session, self.provider, self.fallback = _first_that_works(path, brief)
-        self.wanted: str = next(providers.wishes(brief["providers"], compiled_in()))
+        made = making.first_that_works(path, brief, tell)
+        self._session, self.provider, self.fallback = made.session, made.provider, made.fallback
+        self.nodes, self.compiled, self._profile = made.nodes, made.compiled, made.profile
+        self.time: dict[str, float] = {CPU: 1.0} if made.provider == CPU else {}
+        self.wanted: str = next(providers.wishes(brief["providers"], making.compiled_in()))
         graph = self._session.get_inputs()
         admission.check_inputs(brief, graph)
         admission.check_outputs(brief, self._session.get_outputs())
@@ -62,6 +65,23 @@ class Loaded:
         self._names = [name for name, _, _ in self.inputs]
         self._strings = any(dtype == "str" for _, dtype, _ in (*self.inputs, *self.outputs))
         self._wanted_outputs = [name for name, _, _ in self.outputs]
+        self._usual_bytes = 0.0
+        self._shrink = run_options()
+        self._shrink.add_run_config_entry(SHRINK, "cpu:0")
+
+    def prove(self, arrays: Sequence[Array]) -> None:
+        """Run `arrays` twice, to see in the second where the time goes.
+
+        Raises whatever onnxruntime raises.
+        """
+        if not self._profile:
+            return
+        try:
+            self.run(arrays)
+            self.run(arrays)
+        finally:
+            self._profile = False
+            self.time = proof.ended(self._session)
 
     def run(self, arrays: Sequence[Array], options: Any = None) -> list[Array]:
         """The outputs for a batch; axis 0 of every array counts its rows.
@@ -72,11 +92,20 @@ class Loaded:
             return self._run_in_pieces(self.batch, arrays, options)
         if self._strings:
             arrays = [a.astype(object) if a.dtype.kind == "U" else a for a in arrays]
+        if options is None and self._is_peak(arrays):
+            options = self._shrink
         feed = dict(zip(self._names, arrays, strict=True))
         outputs: list[Array] = self._session.run(self._wanted_outputs, feed, options)
         if self._strings:
             return [a.astype(np.str_) if a.dtype.kind == "O" else a for a in outputs]
         return outputs
+
+    def _is_peak(self, arrays: Sequence[Array]) -> bool:
+        """Whether the arena should give back after this run what it will hardly need again."""
+        size = sum(array.nbytes for array in arrays)
+        peak = size >= PEAK_BYTES_MIN and size > PEAK_RATIO * self._usual_bytes
+        self._usual_bytes += (size - self._usual_bytes) / 16
+        return peak
 
     def _run_in_pieces(self, size: int, arrays: Sequence[Array], options: Any) -> list[Array]:
         """Batches of exactly `size`: the last is filled up with its last row, and cut again."""
@@ -105,53 +134,3 @@ def _filled(array: Array, size: int) -> Array:
 def _spec(node: Any) -> Spec:
     shape = [n if isinstance(n, (int, str)) else None for n in node.shape]
     return node.name, admission.numpy_name(node.type) or node.type, shape
-
-
-def _first_that_works(path: Path, brief: Mapping[str, Any]) -> tuple[Any, str, str]:
-    """A session, the short name of what runs it, and why that is not the first wish.
-
-    Raises:
-        RefusalError: none works, or not one that the manifest requires.
-    """
-    built = compiled_in()
-    why: list[str] = []
-    refusal: RefusalError | None = None
-    for wish in providers.wishes(brief["providers"], built):
-        if not providers.satisfies(brief["require"], wish):
-            continue
-        if providers.PROVIDERS[wish].name not in built:
-            why.append(f"this build of onnxruntime has no {wish}")
-            continue
-        try:
-            session = _session(path, brief, wish, built)
-        except Exception as error:  # noqa: BLE001  onnxruntime's errors share no base but this
-            refusal = of_load(error, VERSION)
-            why.append(f"{wish} failed: {refusal.why}")
-            continue
-        created = session.get_providers()
-        if created[0] == providers.PROVIDERS[wish].name:
-            return session, wish, "; ".join(why)
-        why.append(f"{wish} could not be started (its driver or libraries are missing)")
-    if refusal is not None and brief["require"] in ("any", providers.CPU):
-        raise refusal  # the CPU was tried too: it is the model, not the provider
-    raise misfit(
-        f"it requires {brief['require']} to run on: {'; '.join(why) or 'none is wished for'}"
-    )
-
-
-def _session(path: Path, brief: Mapping[str, Any], wish: str, built: Sequence[str]) -> Any:
-    """A session by path: from bytes it would need 2.5 times the memory (reference figures)."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = brief["threads"]
-    options.inter_op_num_threads = 1
-    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    options.enable_mem_pattern = providers.PROVIDERS[wish].mem_pattern
-    options.log_severity_level = FATAL_ONLY
-    # A spinning pool costs a whole core at 200 runs a second.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    session = ort.InferenceSession(
-        str(path), options, providers=providers.asked(wish, built), enable_fallback=0
-    )
-    session.disable_fallback()  # at run time it would rebuild the session elsewhere, in silence
-    return session

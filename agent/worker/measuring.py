@@ -1,8 +1,8 @@
 """How long a version takes for one row: runs of its golden samples, one at a time.
 
 A candidate runs at the lowest scheduling class beside a live stream, where time on the wall says
-more about its neighbours than about it.  On the CPU the processor time of a run is taken instead:
-the most that one thread had to do, which is the least that the run can take.
+more about its neighbours than about it.  Where the processor computes, the processor time of a run
+is taken instead: the most that one thread had to do, which is the least that the run can take.
 """
 
 import statistics
@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from agent.worker import providers
+from agent.core.accelerators import PROVIDERS
 from agent.worker.loaded import Array, Loaded
 from agent.worker.refusals import RefusalError, is_memory, misfit, shortened, unfit
 
@@ -26,7 +26,7 @@ def measure(loaded: Loaded, samples: Sequence[Array], *, threads: int) -> dict[s
     Raises:
         RefusalError: a sample that runs among others does not run alone.
     """
-    on_cpu = loaded.provider == providers.CPU
+    on_cpu = PROVIDERS[loaded.provider].on_host
     count = min(SAMPLES_MAX, len(samples[0]))
     rows = [[array[i : i + 1] for array in samples] for i in range(count)]
     took: list[list[float]] = [[] for _ in rows]

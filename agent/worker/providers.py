@@ -1,45 +1,15 @@
-"""Short names of execution providers, and how each is asked for.
+"""How each provider of the table is asked for, and which are there.
 
-The one table: what authors write in `runtime.providers` on the left, what onnxruntime calls it on
-the right.  That a provider is compiled in says nothing (a GPU wheel without its driver makes a CPU
-session and raises nothing); only what the made session lists is true.
+That a provider is compiled in says nothing (a GPU wheel without its driver makes a CPU session and
+raises nothing); only what the made session lists, and where it placed its nodes, is true.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from string import Template
+from typing import Any
 
-CPU = "cpu"
+from agent.core.accelerators import AUTO, CPU, PROVIDERS
 
-
-@dataclass(frozen=True, slots=True)
-class Provider:
-    """How onnxruntime knows it, with which options, and what it puts up with.
-
-    `beside` are providers that take the nodes it leaves, before the CPU does.  `mem_pattern` must
-    be off for DirectML.
-    """
-
-    name: str
-    options: Mapping[str, str] = field(default_factory=dict)
-    beside: tuple[str, ...] = ()
-    mem_pattern: bool = True
-
-
-# Two sessions live side by side during a swap: arenas grow by what is asked for, not by doubling,
-# and convolutions are not searched for exhaustively at the first run of each shape.
-_CUDA = {"arena_extend_strategy": "kSameAsRequested", "cudnn_conv_algo_search": "HEURISTIC"}
-
-PROVIDERS: Mapping[str, Provider] = {
-    "tensorrt": Provider("TensorrtExecutionProvider", beside=("cuda",)),
-    "cuda": Provider("CUDAExecutionProvider", _CUDA),
-    "directml": Provider("DmlExecutionProvider", mem_pattern=False),
-    "openvino": Provider("OpenVINOExecutionProvider"),
-    "coreml": Provider("CoreMLExecutionProvider"),
-    "qnn": Provider("QNNExecutionProvider"),
-    "migraphx": Provider("MIGraphXExecutionProvider"),
-    "xnnpack": Provider("XnnpackExecutionProvider"),
-    CPU: Provider("CPUExecutionProvider"),
-}
 _SHORT = {provider.name: short for short, provider in PROVIDERS.items()}
 
 
@@ -49,7 +19,7 @@ def short(name: str) -> str:
 
 
 def known(compiled_in: Sequence[str]) -> list[str]:
-    """Those of the table that this build of onnxruntime has, best first."""
+    """Those of the table that this onnxruntime has, best first."""
     return [short for short, provider in PROVIDERS.items() if provider.name in compiled_in]
 
 
@@ -57,19 +27,46 @@ def wishes(wanted: Sequence[str], compiled_in: Sequence[str]) -> Iterator[str]:
     """What to try, in order: `auto` stands for all that is compiled in; the CPU is always last."""
     seen = set()
     for wish in (*wanted, CPU):
-        for one in known(compiled_in) if wish == "auto" else (wish,):
+        for one in known(compiled_in) if wish == AUTO else (wish,):
             if one not in seen:
                 seen.add(one)
                 yield one
 
 
-def asked(wish: str, compiled_in: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
-    """The `providers` argument of a session for this wish."""
-    provider = PROVIDERS[wish]
-    chain = [provider, *(PROVIDERS[other] for other in provider.beside)]
+def asked(
+    wish: str,
+    compiled_in: Sequence[str],
+    *,
+    threads: int = 1,
+    outfit: Mapping[str, Any] | None = None,
+    cache: str = "",
+) -> list[tuple[str, dict[str, str]]]:
+    """The `providers` argument of a session for this wish; `cache` is a folder, with slashes."""
+    chain = [wish, *PROVIDERS[wish].beside]
     if wish != CPU:
-        chain.append(PROVIDERS[CPU])
-    return [(each.name, dict(each.options)) for each in chain if each.name in compiled_in]
+        chain.append(CPU)
+    return [
+        (PROVIDERS[one].name, options_of(one, threads=threads, outfit=outfit or {}, cache=cache))
+        for one in chain
+        if PROVIDERS[one].name in compiled_in
+    ]
+
+
+def options_of(wish: str, *, threads: int, outfit: Mapping[str, Any], cache: str) -> dict[str, str]:
+    """The options of one provider, with all places filled in."""
+    row = PROVIDERS[wish]
+    over: Mapping[str, str] = outfit.get("options", {}).get(wish, {})
+    memory = outfit.get("memory_bytes", 0)
+    places = {"threads": str(threads)}
+    places |= {"cache": cache} if cache else {}
+    places |= {"memory": str(memory)} if memory else {}
+    options = {}
+    for name, value in {**row.options, **(row.cached if cache else {}), **over}.items():
+        try:
+            options[name] = Template(value).substitute(places)
+        except KeyError:  # there is no such place here
+            continue
+    return options
 
 
 def satisfies(require: str, provider: str) -> bool:

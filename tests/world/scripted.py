@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from agent.core.accelerators import Placement
 from agent.core.errors import UnavailableError
 from agent.core.health import HealthReport
 from agent.core.manifest import Manifest
@@ -31,6 +32,8 @@ class ScriptedSession:
 
     wanted = provider = "cpu"
     fallback = ""
+    placement = Placement()
+    device_lost = False
     load_ms = 1.0
 
     def __init__(

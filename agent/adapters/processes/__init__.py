@@ -3,6 +3,9 @@
     engine     ProcessEngine, the Engine port
     session    WorkerSession, the Session port: what waits, and what the lane calls
     pipe       the hot path: jobs and answers through shared memory
+    birth      how a worker comes to hold its version, on whom, and who is to blame if it does not
+    choosing   which provider `auto` stands for
+    compiled   optimised graphs and engines, kept between starts
     answers    what workers say, taken apart
     child      one process: started, asked, ended
     launch     the command, the environment and the thread it is started with
@@ -12,7 +15,8 @@
 onnxruntime is never imported on this side.
 """
 
+from agent.adapters.processes.compiled import Compiled
 from agent.adapters.processes.engine import ProcessEngine
 from agent.adapters.processes.limits import Limits
 
-__all__ = ["Limits", "ProcessEngine"]
+__all__ = ["Compiled", "Limits", "ProcessEngine"]

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from agent.core.accelerators import Placement, Trial
 from agent.core.preflight import Measures
 from agent.ports import GoldenResult, TensorSpec, WorkerLostError
 
@@ -11,6 +12,8 @@ _LOADED: Mapping[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("inputs", "outputs"), list),
     "load_ms": (int, float),
     "golden_runs": int,
+    **dict.fromkeys(("nodes", "time"), dict),
+    "compiled": str,
 }
 
 
@@ -47,6 +50,16 @@ def measures(answer: Mapping[str, Any], rss_bytes: int, peak_bytes: int) -> Meas
         return Measures(sample_ms, int(answer["runs"]), rss_bytes / 2**20, peak_bytes / 2**20)
     except (KeyError, TypeError, ValueError) as error:
         raise WorkerLostError("broke the protocol") from error
+
+
+def placement(answer: Mapping[str, Any], trials: Sequence[Trial]) -> Placement:
+    """Where it runs, of the answer to `load`.  Raises WorkerLostError where it tells no shares."""
+    try:
+        nodes = {str(name): float(share) for name, share in answer["nodes"].items()}
+        time = {str(name): float(share) for name, share in answer["time"].items()}
+    except (TypeError, ValueError) as error:
+        raise WorkerLostError("broke the protocol") from error
+    return Placement(nodes, time, answer["compiled"], trials)
 
 
 def specs(raw: Sequence[Sequence[Any]]) -> list[TensorSpec]:

@@ -18,9 +18,10 @@ from agent.core.errors import UnavailableError
 from agent.ports import WorkerLostError
 from agent.worker import control
 from agent.worker.arena import Arena
+from agent.worker.refusals import DEVICE_LOST
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 SECRET_BYTES = 32
 LAST_WORDS_BYTES = 8192
@@ -42,15 +43,18 @@ class Child:
         start_s: float,
         dial: bool = DIALS,
         background: bool = False,
+        outfit: "Mapping[str, Any] | None" = None,
     ) -> None:
         """Start it and wait for its hello.  `dial`: over the loopback, where nothing is inherited.
 
+        `outfit`: what the configuration gives onnxruntime, see `agent.core.accelerators.Outfit`.
         `background`: at the lowest scheduling class from its first step, where it may leave that.
 
         Raises:
             UnavailableError: it could not be started.
         """
         self.killed = False
+        self.doing = ""  # the provider that its model is being loaded on
         self._path = launch.package_folders()
         try:
             self.arena = Arena.create(arena_bytes)
@@ -67,6 +71,7 @@ class Child:
             "arena_bytes": arena_bytes,
             "parent": os.getpid(),
             "background": background,
+            "outfit": dict(outfit or {}),
         }
         try:
             if dial:
@@ -168,17 +173,27 @@ class Child:
 
     # ---- talk -----------------------------------------------------------------------------------
 
-    def ask(self, question: dict[str, Any], seconds: float) -> dict[str, Any]:
-        """One question, one answer.
+    def ask(
+        self,
+        question: dict[str, Any],
+        seconds: float,
+        told: "Callable[[str], None]" = lambda _: None,
+    ) -> dict[str, Any]:
+        """One question, one answer; `told` hears meanwhile on whom it is at work.
 
         Raises:
             WorkerLostError: it is gone.
             TimeoutError: it did not answer in time; it is no longer of use, so end it.
         """
+        deadline = time.monotonic() + seconds
         try:
             self.control.settimeout(seconds)
             control.send(self.control, question)
-            return control.receive(self.control)
+            while "doing" in (answer := control.receive(self.control)):
+                self.doing = str(answer["doing"])
+                told(self.doing)
+                self.control.settimeout(max(0.001, deadline - time.monotonic()))
+            return answer  # noqa: TRY300  what follows is for when there is none
         except TimeoutError:
             raise
         except (control.GoneError, OSError) as error:
@@ -194,6 +209,11 @@ class Child:
             return 0
         return -code if code < 0 else 0
 
+    @property
+    def lost_its_device(self) -> bool:
+        """Whether it went because its accelerator did, and not for anything its model did."""
+        return self._process is not None and self._process.poll() == DEVICE_LOST
+
     def epitaph(self) -> str:
         """How it ended, as the predicate of a sentence."""
         number = self.signal_of_death()
@@ -202,6 +222,8 @@ class Child:
         words = f": {words}" if (words := self.last_words()) else ""
         if number:
             return f"was killed by {_signal_name(number)}{words}"
+        if self.lost_its_device:
+            return f"lost its device{words}"
         code = self._process.poll() if self._process is not None else None
         return "does not listen any more" if code is None else f"ended with code {code}{words}"
 

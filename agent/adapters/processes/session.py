@@ -1,20 +1,20 @@
 """A version in a worker process: the Session of `isolation = "process"`."""
 
-import signal
 import threading
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
 import structlog
 
-from agent.adapters.processes.answers import golden_result, is_loaded, measures, specs
-from agent.adapters.processes.child import Child
+from agent.adapters.processes.answers import golden_result, measures, placement, specs
+from agent.adapters.processes.birth import CRASHES, JOBS_MAX, Birth
+from agent.adapters.processes.compiled import Shelf
 from agent.adapters.processes.footprint import cpu_s, peak_bytes
 from agent.adapters.processes.limits import Limits
-from agent.adapters.processes.pipe import Pipe, first_arena_bytes
+from agent.adapters.processes.pipe import Pipe
+from agent.core.accelerators import CPU, PROVIDERS, Trial
 from agent.core.brief import Brief, blamed
 from agent.core.errors import MisfitError, UnavailableError, UnfitError
 from agent.core.manifest import Manifest
@@ -22,23 +22,14 @@ from agent.core.names import ModelRef
 from agent.core.preflight import Measures
 from agent.ports import Answer, Array, GoldenResult, TensorSpec, WorkerLostError
 from agent.worker.frames import BreachError
-from agent.worker.providers import CPU
-from agent.worker.refusals import is_memory
 
 log = structlog.get_logger(__name__)
 
-JOBS_MAX = 2  # one that runs and one that waits: the worker never idles between batches
 SERVE_S_MAX = 5.0
 MEASURED_RUNS = 3  # of one row, that have to end in time
 STARVED = 0.1  # of the time it was given: with less processor than this it was not let run
 MEMORY_FACTOR = 4  # of what `model build` measured: room for the first run, and for being wrong
 MEMORY_BYTES_MIN = 512 * 2**20
-# What a model's own code can bring about; SIGKILL is the kernel short of memory, or a person.
-CRASHES = {
-    getattr(signal, name, None)
-    for name in ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT", "SIGXCPU")
-}
-XCPU = getattr(signal, "SIGXCPU", None)  # it took more processor time than it was given
 
 
 class WorkerSession:
@@ -54,17 +45,35 @@ class WorkerSession:
         *,
         background: bool,
         dial: bool,
+        shelf: Shelf | None = None,
+        told: Callable[[str], None] = lambda _: None,
+        trials: Sequence[Trial] = (),
     ) -> None:
-        """Raises UnfitError, MisfitError, UnavailableError."""
+        """`shelf`: where compiled code is kept; `told` hears on whom it is being loaded; `trials`:
+        what led to the order of its wishes.
+
+        Raises UnfitError, MisfitError, UnavailableError.
+        """
         self.ref = ref
         self.jobs_max = JOBS_MAX
-        self._folder, self._brief, self._limits, self._dial = folder, brief, limits, dial
-        self._memory_bytes = _memory_bytes(manifest, limits)
-        self._child, answer = self._born(background=background)
+        self.device_lost = False
+        self._brief, self._limits, self._trials = brief, limits, trials
+        self._birth = Birth(
+            ref=ref,
+            folder=folder,
+            brief=brief,
+            limits=limits,
+            memory_bytes=_memory_bytes(manifest, limits),
+            dial=dial,
+            shelf=shelf or Shelf(),
+            told=told,
+        )
+        self._child, answer = self._birth.born(background=background)
         self._pipe = Pipe(self._child, JOBS_MAX, limits.arena_bytes)
         self.provider: str = answer["provider"]
         self.wanted: str = answer["wanted"]
         self.fallback: str = answer["fallback"]
+        self.placement = placement(answer, trials)
         self.inputs: Sequence[TensorSpec] = specs(answer["inputs"])
         self.outputs: Sequence[TensorSpec] = specs(answer["outputs"])
         self.load_ms: float = answer["load_ms"]
@@ -107,6 +116,8 @@ class WorkerSession:
         return answers
 
     def _gone(self) -> WorkerLostError:
+        self._child.signal_of_death()  # so that it is known how it ended
+        self.device_lost = self._child.lost_its_device
         return WorkerLostError(f"the worker of {self.ref} {self._child.epitaph()}")
 
     # ---- control --------------------------------------------------------------------------------
@@ -115,7 +126,10 @@ class WorkerSession:
         """A crash or a hang on the golden samples is a verdict, not the loss of a worker."""
         budget = self._limits.run_s * (self._batches + 1)
         try:
-            return golden_result(self._ask_to_run("golden", budget))
+            result = golden_result(self._ask_to_run("golden", budget))
+            if result.ok and self.placement.compiled == "built":
+                self._birth.shelf.seal()
+            return result  # noqa: TRY300  what follows is for when there is none
         except TimeoutError:
             why = f"the golden samples did not end within {budget:g} s"
         except WorkerLostError as error:
@@ -157,7 +171,7 @@ class WorkerSession:
         except TimeoutError as error:
             had = cpu_s(self._child.pid) - before
             self._child.kill()
-            if self.provider == CPU and had < STARVED * budget:
+            if PROVIDERS[self.provider].on_host and had < STARVED * budget:
                 raise WorkerLostError(
                     f"had {had:.1f} s of processor time in {budget:g} s; this device is too busy"
                 ) from error
@@ -175,7 +189,13 @@ class WorkerSession:
 
     def revive(self) -> None:
         """A fresh worker with the same version loaded, at normal priority."""
-        child, answer = self._born(background=False)
+        if self._child.lost_its_device:
+            self._birth.lost_device(self.provider)
+        try:
+            child, answer = self._birth.born(background=False)
+        except MisfitError:
+            self._birth.forgive()
+            raise
         with self._swap:
             if self._closed:
                 child.close(at_once=True)
@@ -183,7 +203,8 @@ class WorkerSession:
             old, self._child = self._child, child
         self._pipe = Pipe(child, JOBS_MAX, self._limits.arena_bytes)
         self.provider, self.fallback = answer["provider"], answer["fallback"]
-        self._lost = ""
+        self.placement = placement(answer, self._trials)
+        self._lost, self.device_lost = "", False
         old.close(at_once=True)
 
     def kill(self) -> None:
@@ -210,73 +231,6 @@ class WorkerSession:
             return int(psutil.Process(pid).memory_info().rss) if pid is not None else 0
         except psutil.Error:
             return 0
-
-    # ---- birth ----------------------------------------------------------------------------------
-
-    def _born(self, *, background: bool) -> tuple[Child, dict[str, Any]]:
-        """A worker with the version loaded, and what it said of it."""
-        child = Child(
-            self._folder,
-            providers=tuple(self._brief["providers"]),
-            memory_bytes=self._memory_bytes,
-            arena_bytes=first_arena_bytes(JOBS_MAX),
-            start_s=self._limits.start_s,
-            dial=self._dial,
-            background=background,
-        )
-        try:
-            answer = self._load(child, background=background)
-        except BaseException:
-            child.close(at_once=True)
-            raise
-        log.info(
-            "worker.loaded",
-            model=str(self.ref),
-            pid=child.pid,
-            provider=answer["provider"],
-            load_ms=round(answer["load_ms"], 1),
-            priority=answer["priority"],
-            jail="+".join(child.hello["jail"]),
-        )
-        return child, answer
-
-    def _load(self, child: Child, *, background: bool) -> dict[str, Any]:
-        allowed_s = self._limits.load_s
-        if tuple(self._brief["providers"]) == (CPU,):
-            allowed_s = min(allowed_s, self._limits.load_cpu_s)
-        allowed_s *= self._brief["threads"]
-        question = {"do": "load", "brief": self._brief, "background": background}
-        question["cpu_s"] = allowed_s
-        started = time.monotonic()
-        try:
-            answer = child.ask(question, self._limits.load_s)
-        except TimeoutError as error:
-            took = time.monotonic() - started
-            raise MisfitError(
-                f"{self.ref} did not load within {took:.0f} s on this device"
-            ) from error
-        except WorkerLostError as error:
-            number = child.signal_of_death()
-            if number == XCPU:
-                raise MisfitError(
-                    f"{self.ref} did not load within {allowed_s:g} s of processor time"
-                ) from error
-            if is_memory(error):
-                why = f"the worker {error} while loading {self.ref}; it may not have more memory"
-                raise MisfitError(why) from error
-            if number in CRASHES:
-                raise UnfitError(f"the worker {error} while loading {self.ref}") from error
-            if number == getattr(signal, "SIGKILL", None):
-                raise MisfitError(
-                    f"the worker {error} while loading {self.ref}; most likely the device ran out"
-                    f" of memory"
-                ) from error
-            raise UnavailableError(f"the worker {error} while loading {self.ref}") from error
-        if "refused" in answer:
-            raise blamed(self.ref, str(answer["refused"]), str(answer.get("why")))
-        if not is_loaded(answer):
-            raise UnfitError(f"the worker broke the protocol while loading {self.ref}")
-        return answer
 
 
 def _memory_bytes(manifest: Manifest, limits: Limits) -> int:
