@@ -134,6 +134,13 @@ def test_a_slow_fetch_may_outlive_any_number_of_restarts():
     for _ in range(20):
         now, begin = recover(now)
         assert begin == Begin(Phase.FETCHING, V2)
+    now, begin = recover(replace(now, phase=Phase.PREFLIGHT))
+    assert begin == Begin(Phase.PREFLIGHT, V2), "it was not loaded then"
+
+
+def test_a_version_that_is_being_rolled_back_is_not_condemned_anew():
+    now = at(Phase.ROLLING_BACK, restarts=RESTARTS_MAX + 1, reason="it was bad")
+    assert recover(now)[0].reason == "it was bad"
 
 
 @pytest.mark.parametrize("phase", sorted(ABANDONABLE))

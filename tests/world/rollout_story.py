@@ -1,0 +1,121 @@
+"""One scripted story of a device, told under a live stream: what it ends in is always the same.
+
+Version 1 is installed; version 2, as good, walks through every trial and takes over; the keys of
+the repository are replaced; version 3, signed by the new ones, turns bad while it is on trial, is
+rolled back and what it said is scored again.  All three say y = f0 while they are well, so what a
+consumer must hold in the end is known exactly.
+"""
+
+import contextlib
+import json
+import shutil
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+from agent.core.trust import TrustState
+from agent.repository.layout import Repository
+from agent.repository.signed import SignedPublisher
+from tests.world import turning
+from tests.world.stream import BASE, Stream, reading
+from tests.world.waiting import eventually
+
+RATE = 100.0
+BAD_AFTER = 30  # calls of one sensor
+TRIAL = {
+    "shadow": {"windows": 50, "max": 60.0},
+    "canary": {"share": 0.5, "windows": 20},
+    "probation": {"windows": 50, "latency_ratio": 100.0},
+}
+BAD_TRIAL = {
+    "shadow": {"windows": 50, "max": 60.0},
+    "probation": {"windows": 20_000, "latency_ratio": 100.0},
+}
+AT_ONCE = {"probation": {"windows": 0, "time": "0s"}}
+WELL, SECOND, BAD = 1, 2, 3  # the releases
+
+
+def packages(folder):
+    """The three versions."""
+    one = turning.counting(folder / "v1", name="m")
+    two = turning.counting(folder / "v2", name="m", tags={"of": "second"})
+    three = turning.nan_after(folder / "v3", calls=BAD_AFTER, name="m")
+    return one, two, three
+
+
+def tell(site, folder, *, seconds=60):
+    """The whole story, on an agent that runs; returns how many readings were sent."""
+    one, two, three = packages(folder)
+    site.deploy(one, rollout=AT_ONCE, seconds=seconds)
+    with Stream(int(site.broker.url.rsplit(":", 1)[1]), RATE) as stream:
+        site.deploy(two, rollout=TRIAL, seconds=seconds)
+        SignedPublisher().rotate(Repository.open(folder / "repo"), "m")
+        site.desire("m", site.add(three), rollout=BAD_TRIAL)
+        settled(site, seconds)
+        return stream.stop()
+
+
+def settled(site, seconds=60):
+    """Wait until version 3 is condemned and version 2 is at rest."""
+
+    def done():
+        model = site.model("m")
+        return model.get("phase") == "steady" and model.get("quarantined")
+
+    return eventually(done, seconds, f"version 3 condemned; {site.model('m')}")
+
+
+def outcome(site, sent):
+    """What the story ended in, after checking the books; equal for every way it can be told."""
+    books = site.book("m")
+    whole = {"in": sent, "scored": sent, "rejected": {}, "expired": 0, "pending": 0}
+    eventually(lambda: site.model("m").get("counts") == whole, 30, f"{whole}; {site.model('m')}")
+    eventually(lambda: len(books.corrected()) >= sent, 30, f"{sent} rows; {len(books.rows)}")
+    books.check()
+    now = books.corrected()
+    readings = sorted(round(row[1]) - BASE for row in now.values())
+    assert readings == list(range(sent)), "each reading has exactly one row that stands"
+    assert all(_right(row) for row in now.values() if row[3] != BAD)
+    model = site.model("m")
+    receipts = eventually(lambda: rollbacks(site), 20, "a receipt of the rollback")
+    stands = sum(row[3] == BAD for row in now.values())  # what the ring lost: [durability-2.3]
+    return {
+        "active": model["active"]["release"],
+        "known_good": model["known_good"]["release"],
+        "phase": model["phase"],
+        "quarantined": len(model["quarantined"]),
+        "receipts": {(r["from"]["release"], r["to"]["release"]) for r in receipts},
+        "rescored": receipts[-1]["rescored"] is not None,
+        "told": stands == receipts[-1]["rescored"]["missing"],
+    }
+
+
+def _right(row):
+    want = json.loads(reading(round(row[1]) - BASE))["f0"]
+    return row[2] == pytest.approx(want, abs=1e-6)
+
+
+def rollbacks(site):
+    """The receipts of rollbacks."""
+    return [e["receipt"] for e in site.events if e["type"] == "rollback"]
+
+
+def floor(store, scratch):
+    """The highest release that the store of a dead agent remembers to have accepted.
+
+    Of its database a copy is read: to open it would be a repair.
+    """
+    copies = [p.read_bytes() for p in [store / "vault" / "trust"] if p.exists()]
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    for part in store.glob("agent.db*"):
+        shutil.copy(part, scratch)
+    if (scratch / "agent.db").exists():
+        with (
+            closing(sqlite3.connect(scratch / "agent.db")) as connection,
+            contextlib.suppress(sqlite3.OperationalError),  # no tables yet
+        ):
+            found = connection.execute("SELECT body FROM document WHERE name='trust'")
+            copies += [raw for (raw,) in found]
+    return max((TrustState.from_bytes(raw).releases.get("m", 0) for raw in copies), default=0)
