@@ -9,6 +9,7 @@ child: a campaign that stays green with it proves nothing.
 
 import argparse
 import hashlib
+import json
 import os
 import random
 import signal
@@ -17,11 +18,15 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
+
 from agent.adapters.files import FileStore, FileVault
 from agent.adapters.sqlite import database as database_module
 from agent.adapters.sqlite.database import Database
 from agent.adapters.sqlite.journal import SqliteJournal
 from agent.adapters.sqlite.outbox import SqliteOutbox
+from agent.adapters.sqlite.packing import Packing
+from agent.core import scores
 from agent.core.names import Digest, ModelRef
 from agent.core.packages import FileEntry, Package, digest_of
 from agent.core.rollout import Rollout
@@ -30,6 +35,7 @@ from tests.world.loop_disk import LoopDisk
 
 PAUSE_S_MAX = 0.03  # without it the sync of the next step hides what this one left out
 MODEL_BYTES = 96 * 1024
+PACK_EVERY_BYTES = 1000  # so that packing goes on all the time
 WORKS = ("outbox", "vault", "store")
 
 # What a careless programmer leaves out: (function that syncs, who called it; "" is anybody).
@@ -84,17 +90,30 @@ def work(name: str, disk: Path, first: int, told: int, dice: random.Random) -> N
 
 def _boxes(disk: Path):
     database = Database(disk / "agent.db")
-    box, journal = SqliteOutbox(database, 2**24), SqliteJournal(database)
+    packing = Packing(scores.join, PACK_EVERY_BYTES)
+    box, journal = SqliteOutbox(database, 2**24, 0, packing=packing), SqliteJournal(database)
 
     def step(number: int) -> None:
-        ticket = box.add(
-            Entry([Record("t", b"%d" % number, 1, 1, "s", "m", number)], _books(number))
-        )
+        ticket = box.add(Entry([_score(number)], _books(number)))
         while box.committed() < ticket:
             time.sleep(0.0005)
         journal.save("m", Rollout(restarts=number))
 
     return step
+
+
+def _score(number: int) -> Record:
+    body = scores.encode(
+        model="m",
+        release=1,
+        stream="s",
+        epoch=1,
+        seq=number,
+        keys=[f"p{number}"],
+        times=np.array([float(number)]),
+        columns=scores.ScoreColumns(np.array([number / 7])),
+    )
+    return Record("t", body, 1, 1, "s", "m", number)
 
 
 def _books(number: int):
@@ -133,7 +152,7 @@ def _look_boxes(disk: Path, told: int) -> list[str]:
     wrong = []
     database = Database(disk / "agent.db")
     box = SqliteOutbox(database, 2**24)
-    kept = [seq for (seq,) in database.call(_seqs)]
+    kept = _kept(database)
     if (disk / "agent.db.bad").exists():
         wrong.append("the database was damaged")
     if kept != list(range(1, len(kept) + 1)):
@@ -150,8 +169,15 @@ def _look_boxes(disk: Path, told: int) -> list[str]:
     return wrong
 
 
-def _seqs(connection):
-    return connection.execute("SELECT first_seq FROM outbox ORDER BY id").fetchall()
+def _kept(database: Database) -> list[int]:
+    """The numbers of all rows in the outbox, as their keys tell them; -1 where a record errs."""
+    query = "SELECT first_seq, rows, payload FROM outbox ORDER BY id"
+    kept = []
+    for first, rows, payload in database.call(lambda c: c.execute(query).fetchall()):
+        keys = json.loads(payload)["key"]
+        right = len(keys) == rows and keys[0] == f"p{first}"
+        kept += [int(key[1:]) if right else -1 for key in keys]
+    return kept
 
 
 def _look_vaults(disk: Path, told: int) -> list[str]:
@@ -252,7 +278,7 @@ def _highest(name: str, disk: Path, told: int) -> int:
     if name == "vault":
         return told
     database = Database(disk / "agent.db")
-    count = len(database.call(_seqs))
+    count = len(_kept(database))
     database.close()
     return count
 

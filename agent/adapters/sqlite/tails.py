@@ -11,6 +11,8 @@ from agent.adapters.sqlite.schema import PRIORITIES, PRIORITY_BITS
 from agent.adapters.sqlite.statements import span_of, weight
 from agent.ports import Record
 
+OBJECT_BYTES = 256  # that a record takes in memory beside its topic and payload
+
 
 class Tails:
     """At most `bytes_max` of records."""
@@ -27,12 +29,12 @@ class Tails:
     def add(self, record_id: int, record: Record) -> None:
         """The newest of its priority; the oldest of the lowest make room for it."""
         self._kept[record_id >> PRIORITY_BITS][record_id] = record
-        self._bytes += weight(record)
+        self._bytes += weight(record) + OBJECT_BYTES
         for priority in reversed(range(PRIORITIES)):
             kept = self._kept[priority]
             while kept and self._bytes > self._bytes_max:
                 _, gone = kept.popitem(last=False)
-                self._bytes -= weight(gone)
+                self._bytes -= weight(gone) + OBJECT_BYTES
                 self.let_go_bytes += weight(gone)
                 self.behind[priority] = True
 
@@ -41,7 +43,7 @@ class Tails:
         for record_id in ids:
             gone = self._kept[record_id >> PRIORITY_BITS].pop(record_id, None)
             if gone is not None:
-                self._bytes -= weight(gone)
+                self._bytes -= weight(gone) + OBJECT_BYTES
 
     def oldest(self, priority: int) -> int:
         """The id from which on all of `priority` is in memory."""
