@@ -26,6 +26,8 @@ from agent.runtime.work import Works
 logger = structlog.get_logger(__name__)
 
 LOOK_S = 0.5
+BRACED_LOOK_S = 0.1  # while a run takes long
+BRACED_AT = 0.5  # of the time that a run may take
 PERIOD_S = 300.0  # what was good for so long is not doubted for what comes later
 PERIOD_S_FIRST = 10.0  # who is new is looked at more often: each period is twice the one before
 BASELINE_WINDOWS = 200  # fewer do not say what is usual, unless a whole period has no more
@@ -56,6 +58,7 @@ class Guard:
         self._submit = submit
         self._degraded = degraded
         self._seat: Seat | None = None
+        self._braced = False  # the version before is loaded, or cannot be
         self._began = 0.0
         self._period_s = PERIOD_S_FIRST
         self._so_far = (-1, 0, 0)  # what there was to see at the last look
@@ -66,17 +69,18 @@ class Guard:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(BRACED_LOOK_S if self._braced else LOOK_S)
             with contextlib.suppress(LaneStoppedError):  # which others see to
                 await self._once()
 
     async def _once(self) -> None:
         seat = self._works.room.scoring.slot.seat
         if seat is None or self._rollout().phase is not Phase.STEADY:
-            self._seat = None
+            self._seat, self._braced = None, False
             return
         if seat is not self._seat:
             await self._first(seat)
+        await self._brace(seat)
         seen = seat.evidence
         so_far = (seen.windows, seen.errors, seen.hangs)
         if so_far == self._so_far and self._clock.monotonic() - self._began < self._period_s:
@@ -102,6 +106,19 @@ class Guard:
             self._p99_ms = seen.latency.quantile(0.99)
         if self._scores is None:
             self._scores = scores
+
+    async def _brace(self, seat: Seat) -> None:
+        """A run takes long: have the version before at hand, should this one never end."""
+        room = self._works.room
+        due = await room.on_lane(room.scoring.jobs.next_hang)
+        limit_s = seat.run_s_max(room.scoring.limits.run_s_max)
+        takes_long = due is not None and due - self._clock.monotonic() < BRACED_AT * limit_s
+        if takes_long and not self._braced:
+            self._braced = True
+            await self._other(seat, background=False)
+        elif self._braced and not takes_long and not seat.evidence.hangs:
+            self._braced = False
+            await room.keep(loaded(self._rollout()))
 
     async def _renew(self, seat: Seat) -> None:
         """A period begins; how long the last scores took is known on."""
@@ -171,11 +188,11 @@ class Guard:
         self._period_s = PERIOD_S
         await self._renew(seat)
 
-    async def _other(self, seat: Seat) -> Seat | None:
+    async def _other(self, seat: Seat, *, background: bool = True) -> Seat | None:
         previous: ModelRef | None = self._rollout().previous
         if previous is None or previous == seat.ref:
             return None
-        other, why = await self._works.placing.beside(previous)
+        other, why = await self._works.placing.beside(previous, background=background)
         if other is None:
             logger.warning("no second opinion", model=str(previous), why=why)
         return other

@@ -24,11 +24,12 @@ logger = structlog.get_logger(__name__)
 RETRY_S_FIRST = 0.1
 RETRY_S_MAX = 10.0
 TRIES_MAX = 10  # of one revival, before it is somebody's verdict
+HEIR_S_MAX = 10.0  # for the version that takes over: what kills workers kills the next one too
 
 
 class Healer:
-    """`condemned` is told of a version that should serve no more, and why; `changed` of any news.
-    Both are called from other threads.
+    """`condemned` is told of a version that should serve no more, and why, and says whether another
+    is about to take over; `changed` is told of any news.  Both are called from other threads.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class Healer:
         *,
         deaths_max: int,
         deaths_s: float,
-        condemned: Callable[[str, ModelRef, str], None],
+        condemned: Callable[[str, ModelRef, str], bool],
         changed: Callable[[], None],
         random: Random,
     ) -> None:
@@ -58,24 +59,27 @@ class Healer:
         """A worker is gone.  Called on the lane's thread."""
         logger.warning("worker lost", model=str(seat.ref), why=why)
         self._changed()
-        if not seat.session.device_lost:  # else the version is not to blame
-            self._count(scoring, seat, why)
-        self._pool.submit(self._revive, scoring, seat)
+        # where the device was lost the version is not to blame; an heir is to score its batch
+        heir = not seat.session.device_lost and self._count(scoring, seat, why)
+        self._pool.submit(self._revive, scoring, seat, HEIR_S_MAX if heir else 0.0)
 
-    def _count(self, scoring: Scoring, seat: Seat, why: str) -> None:
+    def _count(self, scoring: Scoring, seat: Seat, why: str) -> bool:
+        """Whether that was one death too many, and another version takes over."""
         now = self._clock.monotonic()
         deaths = self._deaths.setdefault(seat.ref, deque(maxlen=self.deaths_max))
         deaths.append(now)
-        if len(deaths) == self.deaths_max and now - deaths[0] <= self._deaths_s:
-            deaths.clear()
-            self._condemned(scoring.model, seat.ref, f"{why}, {self.deaths_max} times")
+        if len(deaths) < self.deaths_max or now - deaths[0] > self._deaths_s:
+            return False
+        deaths.clear()
+        return self._condemned(scoring.model, seat.ref, f"{why}, {self.deaths_max} times")
 
     def stop(self) -> None:
         """Revive nothing more."""
         self._stopping.set()
 
-    def _revive(self, scoring: Scoring, seat: Seat) -> None:
+    def _revive(self, scoring: Scoring, seat: Seat, wait_s: float) -> None:
         """Until it is done: where no other version takes over, the stream waits for this one."""
+        self._stopping.wait(wait_s)
         waits = delays(RETRY_S_FIRST, RETRY_S_MAX, self._random)
         for tries, delay_s in enumerate(waits, 1):
             if self._stopping.is_set() or seat.closed:

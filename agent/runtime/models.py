@@ -11,7 +11,7 @@ import structlog
 from agent.core.errors import MisfitError, RefusedError, UnavailableError, UnfitError
 from agent.core.names import ModelRef
 from agent.core.packages import Package, read
-from agent.core.rollout import Condemned, Rollout, kept, loaded
+from agent.core.rollout import Condemned, Phase, Rollout, kept, loaded, step
 from agent.core.topics import Topics
 from agent.ports import Clock, Engine, Fetcher, Journal, Outbox, Ring, Store
 from agent.runtime.accounts import Account
@@ -239,10 +239,12 @@ class Models:
         assert self.healer is not None
         self.healer.lost(scoring, seat, why)  # type: ignore[arg-type]
 
-    def condemned(self, name: str, ref: ModelRef, why: str) -> None:
-        """From any thread: `ref` should serve no more."""
-        coroutine = self.rows[name].driver.submit(Condemned(ref, why))
-        asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+    def condemned(self, name: str, ref: ModelRef, why: str) -> bool:
+        """From any thread: `ref` should serve no more.  Whether another is about to take over."""
+        driver, event = self.rows[name].driver, Condemned(ref, why)
+        after, _ = step(driver.now, event)
+        asyncio.run_coroutine_threadsafe(driver.submit(event), self._loop)
+        return after.phase is Phase.ROLLING_BACK
 
     async def close(self) -> None:
         """Give back every session; the lane has stopped."""

@@ -58,11 +58,11 @@ class Placing:
         self._measured[ref.digest] = await asyncio.to_thread(seat.session.rss_bytes) / MB
         return seat
 
-    async def beside(self, ref: ModelRef) -> tuple[Seat | None, str]:
+    async def beside(self, ref: ModelRef, *, background: bool = True) -> tuple[Seat | None, str]:
         """The seat of `ref`, if it can be had beside the active version; else None, and why not."""
         try:
             if ref in self._room.seats:
-                return await self._room.seat(ref, background=True), ""
+                return await self._room.seat(ref, background=background), ""
             manifest, need = await self._need(ref)
             active = self._room.scoring.slot.seat
             async with self._assessor.placed(
@@ -70,7 +70,7 @@ class Placing:
             ) as decided:
                 if isinstance(decided, DropFirst):
                     return None, f"there is no memory for {ref} beside the active version"
-                return await self._room.seat(ref, background=True), ""
+                return await self._room.seat(ref, background=background), ""
         except (UnfitError, MisfitError, UnavailableError) as error:
             return None, str(error)
 
