@@ -46,6 +46,7 @@ class Featurizer:
             self._low, self._high = np.array(features.ranges, np.float64).T
         each = features.missing_each
         self._hold = np.array([policy == "hold" for policy in each])
+        self.remembers = False  # whether earlier readings have mattered
         self._reject = np.array([policy == "reject" for policy in each])
         self._fill = np.array([np.nan if isinstance(p, str) else p for p in each], np.float64)
         self._fills = bool(np.isfinite(self._fill).any())
@@ -127,6 +128,7 @@ class Featurizer:
         if not some:
             self._last[keys] = values  # of several rows of a key the last one stays
             return
+        self.remembers = True
         groups = Groups(keys)
         ordered, lacks = values[groups.order], missing[groups.order]
         # the latest row at or before each that has a value; before the first of the key: none

@@ -37,6 +37,7 @@ class States:
         """
         ins, outs = {s.name: s for s in inputs}, {s.name: s for s in outputs}
         batch = {s.shape[0] for s in inputs if s.name not in state and s.shape}
+        self._changed = np.zeros(0, np.bool)  # by key: since last asked
         self._states: dict[str, _State] = {}
         for name, output in state.items():
             if name not in ins or output not in outs:
@@ -80,6 +81,7 @@ class States:
                 raise UnfitError(f"the output {state.output} has the shape {given.shape}")
         for name, values in rows.items():
             self._states[name].values[keys] = values
+        self._changed[keys] = True
 
     def like(self, other: "States") -> bool:
         """Whether both are states of the same names, types and shapes."""
@@ -92,6 +94,7 @@ class States:
             name: _State(state.output, state.axis, state.values.copy())
             for name, state in self._states.items()
         }
+        other._changed = self._changed.copy()
         return other
 
     def blank(self) -> "States":
@@ -99,6 +102,7 @@ class States:
         other = self.copy()
         for state in other._states.values():  # noqa: SLF001  # same class
             state.values = state.values[:0]
+        other._changed = np.zeros(0, np.bool)  # noqa: SLF001  # same class
         return other
 
     def follow(self, other: "States", keys: NDArray[np.int32]) -> None:
@@ -107,17 +111,44 @@ class States:
         other._grow(keys)  # noqa: SLF001  # same class
         for name, state in self._states.items():
             state.values[keys] = other._states[name].values[keys]  # noqa: SLF001
+        self._changed[keys] = True
 
     def forget_broken(self) -> None:
         """A sensor with a state that is no finite number begins anew, from zero."""
         for state in self._states.values():
             if state.values.dtype.kind == "f":
                 inner = tuple(range(1, state.values.ndim))
-                state.values[~np.isfinite(state.values).all(axis=inner)] = 0
+                broken = np.flatnonzero(~np.isfinite(state.values).all(axis=inner))
+                state.values[broken] = 0
+                self._changed[broken] = True
 
     def snapshot(self) -> bytes:
         """Every state, for a restart; keys by number."""
         return pack({name: state.values for name, state in self._states.items()}, self._about())
+
+    def changes(self) -> bytes:
+        """What has changed since last asked, for `apply`; empty if nothing has."""
+        keys = np.flatnonzero(self._changed).astype(np.int32)
+        if not len(keys):
+            return b""
+        self._changed[keys] = False
+        arrays = {f"={name}": state.values[keys] for name, state in self._states.items()}
+        return pack({"keys": keys, **arrays}, self._about())
+
+    def apply(self, raw: bytes) -> None:
+        """Take up what `changes` gave.
+
+        Raises:
+            RefusedError: it is of other states, or cannot be read.
+        """
+        arrays = unpack(raw, self._about())
+        try:
+            keys = arrays["keys"].astype(np.int32)
+            self._grow(keys)
+            for name, state in self._states.items():
+                state.values[keys] = arrays[f"={name}"]
+        except (KeyError, ValueError, IndexError) as error:
+            raise RefusedError(f"the model's state cannot be read: {error}") from error
 
     def restore(self, raw: bytes) -> None:
         """Take up what `snapshot` gave.
@@ -133,6 +164,7 @@ class States:
                 raise RefusedError(f"the model's state cannot be read: {name} has another shape")
         for name, state in self._states.items():
             state.values = arrays[name].astype(state.values.dtype)
+            self._changed = np.zeros(len(state.values), np.bool)
 
     def _about(self) -> str:
         parts = (f"{n} {s.values.dtype} {s.values.shape[1:]}" for n, s in self._states.items())
@@ -140,8 +172,10 @@ class States:
 
     def _grow(self, keys: NDArray[np.int32]) -> None:
         if len(keys):
+            rows = int(keys.max()) + 1
             for state in self._states.values():
-                state.values = grown(state.values, int(keys.max()) + 1)
+                state.values = grown(state.values, rows)
+            self._changed = grown(self._changed, rows)
 
 
 def waves(keys: NDArray[np.int32]) -> list[NDArray[np.intp]]:

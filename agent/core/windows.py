@@ -84,6 +84,7 @@ class Windower:
         self.pending = 0
         self._features = features
         self._about = f"windows {features} {late_s} {window!r}"
+        self._made = window, features, late_s, dtype
         self._bounds: _Bounds | None = None
         if window is None:
             return
@@ -157,11 +158,21 @@ class Windower:
             for where, part in self._parts().items()
             for name, array in part.state().items()
         }
-        arrays["heard"] = ~np.isnan(self._arrived)
+        arrays["arrived"] = self._arrived
         return pack(arrays, self._about)
 
-    def restore(self, raw: bytes) -> None:
+    def blank(self) -> "Windower":
+        """One like this that holds nothing."""
+        return Windower(*self._made)
+
+    def rearm(self) -> None:
+        """What is told from now on is told by another clock: silence begins anew."""
+        self._resumed = self._bounds is not None
+
+    def restore(self, raw: bytes, *, same_clock: bool = False) -> None:
         """Take up what `snapshot` gave; before the first push.
+
+        `same_clock`: times of arrival go on by the clock they were told by before.
 
         Raises:
             RefusedError: it is of another window, or cannot be read; make a new Windower then.
@@ -170,14 +181,14 @@ class Windower:
         if self._bounds is None:
             return
         try:
-            heard = arrays.pop("heard")
-            self._grow(len(heard))
+            arrived = arrays.pop("arrived")
+            self._grow(len(arrived))
             for where, part in self._parts().items():
                 part.load({name: arrays[f"{where}.{name}"] for name in part.state()})
         except (KeyError, ValueError, IndexError) as error:
             raise RefusedError(f"the windows' state cannot be read: {error}") from error
-        self._arrived[: len(heard)] = np.where(heard, 0.0, np.nan)
-        self._resumed = True
+        self._arrived[: len(arrived)] = arrived
+        self._resumed = not same_clock
         self.pending = len(self._lateness) + int((self._tails.count - self._tails.covered).sum())
 
     def _advance(self, bounds: _Bounds, rows: Rows) -> Spans:

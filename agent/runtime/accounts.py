@@ -45,27 +45,34 @@ class Account:
             pending=self.held + self.flying,
         )
 
-    def encode(self, shares: Shares) -> bytes:
-        """For the store, with what a restart has to know of the bursts that are under way."""
+    def encode(self, shares: Shares, kept: int = 0) -> bytes:
+        """For the store, with what a restart has to know of the bursts that are under way.
+
+        `kept` readings are in windows that are stored with it.
+        """
         readings, rejected = shares.undone()
         undone = {"readings": readings, "rejected": rejected}
-        return orjson.dumps(asdict(self) | {"undone": undone, AHEAD: shares.done().hex()})
+        more = {"undone": undone, AHEAD: shares.done().hex(), "kept": kept}
+        return orjson.dumps(asdict(self) | more)
 
     @classmethod
     def restored(cls, raw: bytes, *, redelivered: bool) -> Self:
         """The account as it was stored, after the process that kept it is gone.
 
         Bursts that were under way come again where the source still holds them (`redelivered`), and
-        are taken out of the account.  What else had no fate yet, in windows that were open above
-        all, is lost with the process: expired.
+        are taken out of the account.  Readings in windows that were stored are held on, until it
+        is known whether a version goes on with them.  What else had no fate yet is lost with the
+        process: expired.
         """
         document = orjson.loads(raw)
         undone, _ = document.pop("undone"), document.pop(AHEAD)
+        kept = document.pop("kept", 0)
         account = cls(**document)
         if redelivered:
             account.readings -= undone["readings"]
             account.reject({reason: -n for reason, n in undone["rejected"].items()})
             account.rejected = {reason: n for reason, n in account.rejected.items() if n}
-        account.held = account.flying = 0
-        account.expired = account.readings - account.scored - sum(account.rejected.values())
+        unscored = account.readings - account.scored - sum(account.rejected.values())
+        account.held, account.flying = min(kept, unscored), 0
+        account.expired = unscored - account.held
         return account

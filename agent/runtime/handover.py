@@ -8,6 +8,16 @@ if TYPE_CHECKING:
     from agent.runtime.scoring import Scoring
 
 
+def begin(scoring: "Scoring", seat: Seat | None) -> None:
+    """Nobody had the stream, or nobody will: only what was stored before a restart goes on."""
+    account = scoring.account
+    carried = 0 if seat is None else scoring.carrying.resume(seat, account.held)
+    account.expired += account.held - carried
+    account.held = carried
+    if seat is not None:
+        seat.debt = seat.windower.pending - carried
+
+
 def hand_over(scoring: "Scoring", old: Seat, new: Seat) -> None:
     """`new` takes the readings from now on: open windows and states go with the stream.
 

@@ -194,12 +194,14 @@ class Lane:
             new = [hold.burst.mark for hold in settled if hold.burst.mark is not None]
             if new:
                 marks[name] = new[-1]
-        accounts = {}
+        accounts, carried = {}, {}
         for scoring in self.scorings():
+            if (row := scoring.carried()) is not None:
+                carried[scoring.stream, scoring.model] = row
             if (raw := scoring.stored()) is not None:
                 accounts[scoring.stream, scoring.model] = raw
         if records or accounts or marks or holds:
-            ticket = self._outbox.add(Entry(records, accounts, marks))
+            ticket = self._outbox.add(Entry(records, accounts, marks, carried))
             holds = [hold for hold in holds if hold.burst.token is not None]
             self._waiting.append((ticket, holds))
             self._owed += bool(holds)

@@ -21,10 +21,11 @@ from agent.runtime.guard import Guard
 from agent.runtime.healing import Healer
 from agent.runtime.intake import Intake
 from agent.runtime.lane import Lane
+from agent.runtime.limits import Limits
 from agent.runtime.past import Past
 from agent.runtime.receipts import SwapTrace
 from agent.runtime.room import Room
-from agent.runtime.scoring import Limits, Scoring
+from agent.runtime.scoring import Scoring
 from agent.runtime.shares import Shares
 from agent.runtime.work import Works
 
@@ -185,8 +186,10 @@ class Models:
             lost=self._lost,
         )
         scoring.restoring = True
+        carried = await asyncio.to_thread(world.outbox.carried, stream, name)
 
         def join() -> None:
+            scoring.carrying.load(carried)
             intake.scorings[name] = scoring
 
         await asyncio.wrap_future(world.lane.call(join))

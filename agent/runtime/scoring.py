@@ -11,29 +11,19 @@ from dataclasses import dataclass, field
 from agent.core.blocks import Block, Keys
 from agent.core.latency import Recent
 from agent.core.windows import Spans
-from agent.ports import Answer, Record
+from agent.ports import Answer, Carried, Record
 from agent.runtime import handover
 from agent.runtime.accounts import Account
 from agent.runtime.batches import Chunk, Waiting
 from agent.runtime.beside import Beside
+from agent.runtime.carrying import Carrying
 from agent.runtime.holds import Hold
 from agent.runtime.jobs import Jobs
+from agent.runtime.limits import ROWS_WAITING_MAX, Limits
 from agent.runtime.receipts import SwapTrace
 from agent.runtime.rows import score_rows
 from agent.runtime.seats import Seat, Slot
 from agent.runtime.shares import Share, Shares
-
-ROWS_WAITING_MAX = 65_536  # past this the stream is not read until batches have gone out
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """Of one scoring."""
-
-    rows_max: int = 1024  # of a batch
-    wait_s: float = 0.0  # that a batch may wait to grow
-    run_s_max: float = 10.0  # a run that takes longer is a hang
-    tries_max: int = 4  # of one batch; a version is condemned before that (engine.deaths_max)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -61,6 +51,7 @@ class Scoring:
     jobs: Jobs = field(init=False)
     shares: Shares = field(default_factory=Shares)
     beside: Beside = field(init=False)
+    carrying: Carrying = field(init=False)
     waiting: Waiting = field(default_factory=Waiting)
     _answered: deque[tuple[Chunk, Answer]] = field(default_factory=deque)
     _halves: set[Share] = field(default_factory=set)  # bursts of which only a part is answered
@@ -73,6 +64,7 @@ class Scoring:
             lost=self._worker_lost,
         )
         self.beside = Beside(self)
+        self.carrying = Carrying(self.keys)
 
     def _worker_lost(self, seat: Seat, why: str) -> None:
         self.beside.worker_lost(seat)
@@ -87,19 +79,26 @@ class Scoring:
         """From the next reading on, `seat` takes them; what is under way ends where it began."""
         old = self.slot.seat
         if seat is None or old is None:
-            self.account.expired += self.account.held
-            self.account.held = 0
-            if seat is not None:  # back after a time away
-                seat.debt = seat.windower.pending
+            handover.begin(self, seat)
         elif seat is not old:
             handover.hand_over(self, old, seat)
+        self.carrying.begin(seat, self._opened, self.account.held)
         self.beside.end()
-        self.dirty = True
-        self.restoring = False
+        self.dirty, self.restoring = True, False
         if trace is not None:
             trace.swap(self.account.next_seq)
             self.trace = trace
         return self.slot.swap(seat)
+
+    def _opened(self) -> Share:
+        """For what no burst has brought: it is settled in its turn."""
+        share = self.shares.open(None)
+        self._close(share)
+        return share
+
+    def _close(self, share: Share) -> None:
+        share.parts -= 1
+        self.shares.settle()
 
     def take_from(self, bad: Seat, good: Seat | None) -> None:
         """`bad` will answer no more: `good` answers what it had not yet answered."""
@@ -141,24 +140,28 @@ class Scoring:
             spans = seat.windower.push(rows, now)
             account.held += len(rows.keys) - sum(spans.rejected.values())
             self._cut(seat, spans, block.arrived, share)
+            self.carrying.pushed(seat, block, now, share, account.held)
             self.beside.feed(block, now)
-        share.parts -= 1
-        self.shares.settle()
+        self._close(share)
 
-    def _reject(self, reasons: Mapping[str, int], share: Share | None) -> None:
+    def _reject(self, reasons: Mapping[str, int], share: Share) -> None:
         self.account.reject(reasons)
-        if share is not None:
-            share.reject(reasons)
+        share.reject(reasons)
 
     def due(self, now: float) -> None:
         """Close the windows that silence has closed."""
         seat = self.slot.seat
-        if seat is not None and (spans := seat.windower.due(now)) is not None:
-            self.dirty = True
-            self._cut(seat, spans, now, None)
+        due = None if seat is None else seat.windower.next_due()
+        if seat is not None and due is not None and due <= now:
+            share = self.shares.open(None)
+            if (spans := seat.windower.due(now)) is not None:
+                self.dirty = True
+                self._cut(seat, spans, now, share)
+            self.carrying.waited(now, share, self.account.held)
+            self._close(share)
         self.beside.due(now)
 
-    def _cut(self, seat: Seat, spans: Spans, arrived: float, share: Share | None) -> None:
+    def _cut(self, seat: Seat, spans: Spans, arrived: float, share: Share) -> None:
         account = self.account
         self._reject(spans.rejected, share)
         if spans.rejected:
@@ -171,8 +174,7 @@ class Scoring:
         account.held -= covered + expired
         if len(spans.keys):
             account.flying += covered
-            shares = [] if share is None else [share]
-            chunk = Chunk(seat, spans.keys, spans.times, spans.values, covered, arrived, shares)
+            chunk = Chunk(seat, spans.keys, spans.times, spans.values, covered, arrived, [share])
             for part in self.beside.divide(chunk):
                 for one in part.shares:
                     one.parts += 1
@@ -267,11 +269,16 @@ class Scoring:
         self.account.reject({reason: chunk.readings})
         self.last_reject[reason] = why
 
+    def carried(self) -> Carried | None:
+        """What has come to windows and states, for the store; to be asked before `stored`."""
+        taken = self.carrying.take(quiet=not (self._halves or self._answered))
+        self.dirty |= taken is not None
+        return taken
+
     def stored(self) -> bytes | None:
         """The account for the store, where it has changed since last asked."""
-        changed = self.shares.forget() or self.dirty
-        self.dirty = False
-        return self.account.encode(self.shares) if changed else None
+        changed, self.dirty = self.shares.forget() or self.dirty, False
+        return self.account.encode(self.shares, self.carrying.kept) if changed else None
 
     # ---- what to wait for ----
 

@@ -21,18 +21,19 @@ AHEAD = "ahead"  # the member of a stored account
 
 @dataclass(slots=True, eq=False)
 class Share:
-    """One burst in the hands of one model.
+    """One burst in the hands of one model; without a hold, what silence alone has closed.
 
     `parts` are its pieces whose fate is still open, `answered` those of them that have an answer
     and wait for the others.
     """
 
-    hold: Hold
+    hold: Hold | None
     had: bytes = b""  # ids of the messages in it that the model had before a restart
     readings: int = 0
     rejected: dict[str, int] = field(default_factory=dict)
     parts: int = 1
     answered: int = 0
+    settled: bool = False  # it and all before it have no open part
 
     @property
     def is_half(self) -> bool:
@@ -63,10 +64,11 @@ class Shares:
         """From an account as it was stored."""
         return cls(bytes.fromhex(orjson.loads(raw)[AHEAD]))
 
-    def open(self, hold: Hold, had: bytes = b"") -> Share:
+    def open(self, hold: Hold | None, had: bytes = b"") -> Share:
         """A burst was given; the giver has a part of it until it lets that go."""
         share = Share(hold, had)
-        hold.parts += 1
+        if hold is not None:
+            hold.parts += 1
         self._open.append(share)
         return share
 
@@ -87,9 +89,11 @@ class Shares:
     def settle(self) -> None:
         """Let go of the oldest that have no open part."""
         while self._open and self._open[0].parts == 0:
-            hold = self._open.popleft().hold
-            hold.parts -= 1
-            self._done.append(hold)
+            share = self._open.popleft()
+            share.settled = True
+            if share.hold is not None:
+                share.hold.parts -= 1
+                self._done.append(share.hold)
 
     def forget(self) -> bool:
         """Forget those that the whole stream has done; whether there were any."""

@@ -15,7 +15,7 @@ from agent.adapters.sqlite.ageing import Ageing
 from agent.adapters.sqlite.database import Database
 from agent.adapters.sqlite.outbox import SqliteOutbox
 from agent.adapters.sqlite.packing import Packing
-from agent.ports import Entry, Gap, Record
+from agent.ports import Carried, Entry, Gap, Record
 from tests.world.hours import HandClock
 from tests.world.memory import MemoryOutbox
 
@@ -128,6 +128,21 @@ def test_records_come_out_in_order_and_stay_until_accepted(opened):
     opened.box.accept([found[0][0]])
     assert [r.first_seq for _, r in batch(opened.box)] == [2, 3]
     assert [r.first_seq for _, r in batch(opened.box, after=found[1][0])] == [3]
+
+
+def test_what_a_model_carries_grows_by_rows_and_begins_anew_with_number_0(opened):
+    def add(*rows):
+        for number, body in rows:
+            opened.box.add(Entry(carried={("s", "m"): Carried(number, body)}))
+        opened.commit()
+        opened.again()
+        return list(opened.box.carried("s", "m"))
+
+    assert add((0, b"a"), (1, b"b")) == [(0, b"a"), (1, b"b")]
+    assert add((2, b"c")) == [(0, b"a"), (1, b"b"), (2, b"c")]
+    assert add((0, b"d"), (1, b"e")) == [(0, b"d"), (1, b"e")]
+    assert add((0, b"")) == []
+    assert list(opened.box.carried("s", "another")) == []
 
 
 def test_what_was_added_is_there_after_a_restart_with_its_accounts_and_marks(opened):

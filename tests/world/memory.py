@@ -81,6 +81,7 @@ class MemoryOutbox:
         self._records: dict[int, Record] = {}
         self._accounts: dict[tuple[str, str], bytes] = {}
         self._marks: dict[str, bytes] = {}
+        self._carried: dict[tuple[str, str], dict[int, bytes]] = {}
         self.dead_letters: list[tuple[Record, str]] = []
         self.tidied = 0
         self._untold: dict[int, Gap] = {}
@@ -112,6 +113,9 @@ class MemoryOutbox:
                     self._records[self._id] = record
                 self._accounts |= entry.accounts
                 self._marks |= entry.marks
+                for whose, row in entry.carried.items():
+                    rows = {} if row.number == 0 else self._carried[whose]
+                    self._carried[whose] = rows | ({row.number: row.body} if row.body else {})
                 self._durable = ticket
             self._queued.clear()
             self._evict()
@@ -134,6 +138,9 @@ class MemoryOutbox:
 
     def marks(self) -> Mapping[str, bytes]:
         return dict(self._marks)
+
+    def carried(self, stream: str, model: str) -> Sequence[tuple[int, bytes]]:
+        return sorted(self._carried.get((stream, model), {}).items())
 
     def epoch(self) -> int:
         return 1

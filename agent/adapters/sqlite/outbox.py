@@ -107,6 +107,11 @@ class SqliteOutbox:
             self._database.call(lambda c: c.execute("SELECT stream, body FROM mark").fetchall())
         )
 
+    def carried(self, stream: str, model: str) -> Sequence[tuple[int, bytes]]:
+        """As last committed."""
+        asked = "SELECT number, body FROM carried WHERE stream=? AND model=? ORDER BY number"
+        return self._database.call(lambda c: c.execute(asked, (stream, model)).fetchall())
+
     def epoch(self) -> int:
         """1 for the first store this device had; rises only if a store was lost."""
         return self._epoch

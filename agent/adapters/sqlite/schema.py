@@ -6,7 +6,7 @@ order of sending, and costs no index.
 
 import sqlite3
 
-VERSION = 2
+VERSION = 3
 PRIORITY_BITS = 48
 PRIORITIES = 4
 
@@ -40,7 +40,13 @@ INSERT INTO outbox SELECT (priority << {PRIORITY_BITS}) + id, topic, payload, ro
     first_seq, 0 FROM outbox_1 WHERE priority < {PRIORITIES};
 DROP TABLE outbox_1;
 """
-_STEPS = {0: _META + _OUTBOX, 1: _FROM_1, VERSION: ""}
+_CARRIED = """
+CREATE TABLE carried (
+    stream TEXT NOT NULL, model TEXT NOT NULL, number INTEGER NOT NULL, body BLOB NOT NULL,
+    PRIMARY KEY (stream, model, number)
+) WITHOUT ROWID;
+"""
+_STEPS = {0: _META + _OUTBOX + _CARRIED, 1: _FROM_1 + _CARRIED, 2: _CARRIED, VERSION: ""}
 
 
 def settle(connection: sqlite3.Connection) -> bool:

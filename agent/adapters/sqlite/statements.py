@@ -88,12 +88,19 @@ def insert(connection: sqlite3.Connection, entry: Entry, ids: Sequence[int], at:
     ]
     connection.executemany(f"INSERT INTO outbox VALUES (?{', ?' * 7})", rows)
     _account(connection, entry)
+    _carry(connection, entry)
 
 
 def insert_none(connection: sqlite3.Connection, entry: Entry) -> Lost:
-    """`entry` without its records, for which there is no room: they leave gaps at once."""
+    """`entry` without its records, for which there is no room: they leave gaps at once.
+
+    Nor is there room for open windows, should the process end before they are stored anew: a story
+    that lacks a row is none.
+    """
     gone = [Row(0, 0, r.rows, r.stream, r.model, r.first_seq, 0.0) for r in entry.records]
     _account(connection, entry)
+    for whose in entry.carried:
+        connection.execute("DELETE FROM carried WHERE stream=? AND model=?", whose)
     return Lost((), *_tell(connection, gone, "full"))
 
 
@@ -102,6 +109,17 @@ def _account(connection: sqlite3.Connection, entry: Entry) -> None:
     accounts = [(stream, model, body) for (stream, model), body in entry.accounts.items()]
     connection.executemany("REPLACE INTO account VALUES (?, ?, ?)", accounts)
     connection.executemany("REPLACE INTO mark VALUES (?, ?)", list(entry.marks.items()))
+
+
+def _carry(connection: sqlite3.Connection, entry: Entry) -> None:
+    """The windows and states of `entry`."""
+    for whose, row in entry.carried.items():
+        if row.number == 0:
+            connection.execute("DELETE FROM carried WHERE stream=? AND model=?", whose)
+        if row.body:
+            connection.execute(
+                "INSERT INTO carried VALUES (?, ?, ?, ?)", (*whose, row.number, row.body)
+            )
 
 
 def select(
