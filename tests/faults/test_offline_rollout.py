@@ -1,4 +1,4 @@
-"""A device that is offline from the start of a rollout to its end does the same thing as one online.
+"""A device that is offline from the start of a rollout to its end does the same as one online.
 
 Its readings come from a file that grows; the wish was delivered, the package is at hand.  Then the
 broker is gone until the rollout is over, for a good version and for a bad one.
