@@ -1,9 +1,10 @@
 """The doorbell: `edge-agent`.
 
 Each command imports what it needs and nothing more, so that `health` answers at once and `run`
-starts scoring before anything for people is loaded.
+starts scoring before anything for people is loaded (structlog takes rich along where it finds it).
 """
 
+import gc
 import sys
 
 
@@ -15,6 +16,8 @@ def main() -> None:
 
         sys.exit(health.main(arguments[1:]))
     if arguments[:1] == ["run"]:
+        gc.disable()  # what imports make stays: to look through it again and again takes 0.1 s
+        sys.modules.setdefault("rich", None)  # type: ignore[arg-type]  # ImportError, by the book
         from agent.commands import run
 
         sys.exit(run.main(arguments[1:]))

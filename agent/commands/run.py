@@ -1,6 +1,7 @@
 """`edge-agent run`: the daemon.  Parsed without typer, so that scoring starts first."""
 
 import argparse
+import gc
 import logging
 import os
 import sys
@@ -34,6 +35,8 @@ def main(arguments: Sequence[str]) -> int:
     log_to_stderr(options.log)
     from agent import app
 
+    gc.freeze()  # never to be looked through again
+    gc.enable()  # `agent.cli` has turned it off
     return app.main(config)
 
 

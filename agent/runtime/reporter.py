@@ -76,8 +76,8 @@ class Reporter:
         self._changed = news  # set by whoever has something new
         self._started = clock.wall()
         self._began = clock.monotonic()
-        self._providers = tuple(engine.providers())
-        self._versions = (engine.version(), engine.jail())
+        self._providers: Sequence[str] = ()
+        self._version = ""  # of onnxruntime, as far as is known yet
         self._process = psutil.Process()
 
     def document(self) -> Mapping[str, Any]:
@@ -87,6 +87,9 @@ class Reporter:
     async def run(self) -> None:
         """Until cancelled: show every second, publish on change and each interval."""
         told, told_at = "", float("-inf")
+        # An engine that has met no worker yet starts one to ask, and the loop has other work.
+        self._providers = tuple(await asyncio.to_thread(self._engine.providers))
+        self._version = self._engine.version()
         while True:
             self.report = await self._build()
             self._faces.show(self.report)
@@ -148,7 +151,7 @@ class Reporter:
             started=_iso(self._started),
             uptime_s=now - self._began,
             rss_bytes=self._process.memory_info().rss,
-            onnxruntime=self._versions[0],
+            onnxruntime=self._version,
             providers=self._providers,
             jail=self._engine.jail(),
             trust=self._trust,

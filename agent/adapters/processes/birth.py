@@ -6,7 +6,7 @@ next one leaves that provider out.
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,8 +48,8 @@ class _GoneError(Exception):
 
 @dataclass(slots=True, kw_only=True)
 class Birth:
-    """All that is known of a version before it has a worker.  `told` hears of each provider that
-    it is being loaded on.
+    """All that is known of a version before it has a worker.  `hello` hears what each worker says
+    of itself, and `told` of each provider that it is being loaded on.
     """
 
     ref: ModelRef
@@ -59,6 +59,7 @@ class Birth:
     memory_bytes: int
     dial: bool
     shelf: Shelf
+    hello: Callable[[Mapping[str, Any]], object] = lambda _: None
     told: Callable[[str], None] = lambda _: None
     losses: dict[str, int] = field(default_factory=dict)
 
@@ -110,7 +111,7 @@ class Birth:
     def _started(self, *, background: bool) -> Child:
         outfit = self.brief["outfit"]
         outfit |= self.shelf.opened()
-        return Child(
+        child = Child(
             self.folder,
             providers=tuple(self.brief["providers"]),
             memory_bytes=self.memory_bytes,
@@ -120,6 +121,8 @@ class Birth:
             background=background,
             outfit=outfit,
         )
+        self.hello(child.hello)
+        return child
 
     def _load(self, child: Child, *, background: bool) -> dict[str, Any]:
         allowed_s = self.limits.load_s

@@ -12,7 +12,7 @@ from typing import Any
 
 import structlog
 
-from agent.core.accelerators import AUTO, Trial, ranked
+from agent.core.accelerators import AUTO, CPU, Trial, ranked
 from agent.core.brief import Brief
 from agent.core.errors import MisfitError, UnavailableError, UnfitError
 from agent.core.names import ModelRef
@@ -78,11 +78,14 @@ class Chooser:
 
 
 def resolved(brief: Brief, trials: Sequence[Trial]) -> list[str]:
-    """The wishes of `brief` with `auto` replaced by those that proved themselves, fastest first."""
+    """The wishes of `brief` with `auto` replaced by those that proved themselves, fastest first.
+
+    Nothing follows the CPU, which always works: its worker needs no way to a driver.
+    """
     wishes: list[str] = []
     for wish in brief["providers"]:
         wishes += ranked(trials) if wish == AUTO else [wish]
-    return list(dict.fromkeys(wishes))
+    return list(dict.fromkeys(wishes[: wishes.index(CPU) + 1] if CPU in wishes else wishes))
 
 
 def _tried(provider: str, load: Callable[[str], Session]) -> tuple[Trial, bool]:

@@ -2,7 +2,8 @@
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -54,8 +55,9 @@ class ProcessEngine:
         self._dial = dial
         self._sealed = sealed
         self._limits = limits or Limits()
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._hello: Mapping[str, Any] | None = None
+        self._on_their_way = 0  # workers that have not said hello yet
 
     def load(
         self, ref: ModelRef, folder: Path, manifest: Manifest, *, background: bool
@@ -78,20 +80,20 @@ class ProcessEngine:
             else:
                 self._doing.pop(ref, None)
 
-        session = WorkerSession(
-            ref,
-            folder,
-            manifest,
-            told,
-            self._limits,
-            background=background,
-            dial=self._dial,
-            shelf=self._shelf(ref, told),
-            told=doing,
-            trials=trials,
-        )
-        self._meet(session.hello)
-        return session
+        with self._awaited() as hello:
+            return WorkerSession(
+                ref,
+                folder,
+                manifest,
+                told,
+                self._limits,
+                background=background,
+                dial=self._dial,
+                shelf=self._shelf(ref, told),
+                hello=hello,
+                told=doing,
+                trials=trials,
+            )
 
     def doing(self, ref: ModelRef) -> str:
         """On whom `ref` is being loaded just now and for how long, for a person; empty if it is
@@ -133,7 +135,8 @@ class ProcessEngine:
             return Shelf()
         if not self._sealed:
             return Shelf()  # the author's bytes may be others the next time
-        parts = (self._place(), asdict(self._outfit), told["threads"], told["providers"])
+        first = told["providers"][0]  # what was tried alone is found again when it is chosen
+        parts = (self._place(), asdict(self._outfit), told["threads"], first)
         return self._compiled.shelf(f"{ref.digest.partition(':')[2][:16]}-{key_of(*parts)}")
 
     def _place(self) -> tuple[Any, ...]:
@@ -155,10 +158,27 @@ class ProcessEngine:
         return str(self._known()["version"])
 
     def _known(self) -> Mapping[str, Any]:
-        """What workers said of themselves; before there was one, an empty one is asked."""
+        """What workers said of themselves; if there is none, nor about to be, an empty one is
+        asked.
+        """
         with self._lock:
+            self._lock.wait_for(lambda: self._hello or not self._on_their_way)
             hello = self._hello
         return hello or self._meet(self._probed())
+
+    @contextmanager
+    def _awaited(self) -> Iterator[Callable[[Mapping[str, Any]], object]]:
+        """A worker is about to say what others may be waiting to know: long before its model has
+        been loaded.
+        """
+        with self._lock:
+            self._on_their_way += 1
+        try:
+            yield self._meet
+        finally:
+            with self._lock:
+                self._on_their_way -= 1
+                self._lock.notify_all()
 
     def _probed(self) -> Mapping[str, Any]:
         probe = Child(
@@ -186,4 +206,5 @@ class ProcessEngine:
             without = [*met["without"], *news]
             on = [layer for layer in met["jail"] if layer not in without]
             self._hello = {**hello, "jail": on, "without": without}
+            self._lock.notify_all()
             return self._hello

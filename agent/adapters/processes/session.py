@@ -46,11 +46,12 @@ class WorkerSession:
         background: bool,
         dial: bool,
         shelf: Shelf | None = None,
+        hello: Callable[[Mapping[str, Any]], object] = lambda _: None,
         told: Callable[[str], None] = lambda _: None,
         trials: Sequence[Trial] = (),
     ) -> None:
-        """`shelf`: where compiled code is kept; `told` hears on whom it is being loaded; `trials`:
-        what led to the order of its wishes.
+        """`shelf`: where compiled code is kept; `hello` hears what its workers say of themselves,
+        and `told` on whom it is being loaded; `trials`: what led to the order of its wishes.
 
         Raises UnfitError, MisfitError, UnavailableError.
         """
@@ -66,6 +67,7 @@ class WorkerSession:
             memory_bytes=_memory_bytes(manifest, limits),
             dial=dial,
             shelf=shelf or Shelf(),
+            hello=hello,
             told=told,
         )
         self._child, answer = self._birth.born(background=background)
@@ -77,7 +79,6 @@ class WorkerSession:
         self.inputs: Sequence[TensorSpec] = specs(answer["inputs"])
         self.outputs: Sequence[TensorSpec] = specs(answer["outputs"])
         self.load_ms: float = answer["load_ms"]
-        self.hello: Mapping[str, Any] = self._child.hello
         self._batches: int = answer["golden_runs"]
         self._lost = ""
         self._closed = False
