@@ -63,7 +63,10 @@ def swap(stage: Stage, events: Conversation) -> None:
     receipt = told.get("receipt") or told
     if receipt.get("gap") or receipt.get("duplicates"):
         raise StoryError(f"the swap cost readings: {json.dumps(receipt)}")
-    say.print(Panel(shown(receipt, stage.model()), title="swap receipt", expand=False))
+    model = stage.model()
+    for seen in model["trail"]:
+        say.print(f"[dim]{seen['words']}")
+    say.print(Panel(shown(receipt, model), title="swap receipt", expand=False))
     say.print("[green]✓[/] v2 serves; no reading lost, none scored twice")
 
 
@@ -92,6 +95,10 @@ def rolled_back(stage: Stage, events: Conversation) -> None:
     told = event(events, "rollback", None)
     active(stage.model(), good)
     say.print(f"[green]✓[/] v3 was rolled back: [yellow]{told.get('why') or why}")
+    again = (told.get("receipt") or {}).get("rescored") or {}
+    if not again.get("rows") or again.get("missing"):
+        raise StoryError(f"what v3 had said was not taken back: {again}")
+    say.print(f"[green]✓[/] v2 scored again the {again['rows']} rows that v3 had answered")
 
 
 def refused(stage: Stage) -> None:
