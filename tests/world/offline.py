@@ -97,7 +97,9 @@ def main() -> None:
         print(json.dumps({**grown, **outbox.depth()}), flush=True)
         assert sys.stdin.readline() == "go\n"
         link = MqttLink(Mqtt(url=url, reconnect_s_max=1), client_id="dev-1")
-        print(json.dumps({"drain_s": asyncio.run(drain(outbox, link))}), flush=True)
+        print(
+            json.dumps({"drain_s": asyncio.run(drain(outbox, link)), **outbox.depth()}), flush=True
+        )
 
 
 if __name__ == "__main__":
