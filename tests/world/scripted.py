@@ -211,9 +211,15 @@ class ListSource:
         self._reader, self._writer = socket.socketpair()
         self._reader.setblocking(False)
 
-    def put(self, *payloads: bytes, token: object = None, mark: bytes | None = None) -> None:
-        """One burst has come."""
-        self.bursts.append(Burst(self.stream, payloads, 0.0, None, token, mark))
+    def put(
+        self,
+        *payloads: bytes,
+        token: object = None,
+        mark: bytes | None = None,
+        arrived: float = 0.0,
+    ) -> None:
+        """One burst has come, at `arrived` (monotonic)."""
+        self.bursts.append(Burst(self.stream, payloads, arrived, None, token, mark))
         self._writer.send(b"\0")
 
     def fileno(self) -> int | None:
