@@ -1,0 +1,405 @@
+"""What a bad version has said is taken back, on a device in memory: kept, read, scored again."""
+
+import json
+
+import numpy as np
+import orjson
+import pytest
+
+from agent.core.rollout import Condemned, Phase
+from agent.ports import TensorSpec
+from tests.world.hours import quiet
+from tests.world.memory import MemoryRing
+from tests.world.plant import Plant, live
+
+ENDLESS = 10**6
+SENSORS = "ab"
+STATE = '[state]\nh = "k"'
+TUMBLING = '[window]\nkind = "tumbling"\nsize = "2"'
+
+
+@pytest.fixture
+def plant(tmp_path):
+    plant = Plant(tmp_path)
+    for release in (1, 2, 3):
+        plant.publish(release)
+    return plant
+
+
+class Sent:
+    """The score messages that went out."""
+
+    def __init__(self, plant):
+        self.all = [
+            orjson.loads(record.payload)
+            for entry in plant.box.entries
+            for record in entry.records
+            if record.topic.endswith("/m")
+        ]
+
+    @property
+    def again(self):
+        return [body for body in self.all if "supersedes" in body]
+
+    def by(self, release):
+        """The numbers of what `release` said, not in the place of another."""
+        return [
+            body["seq"] + i
+            for body in self.all
+            if body["release"] == release and "supersedes" not in body
+            for i in range(len(body["score"]))
+        ]
+
+    @property
+    def superseded(self):
+        """Number -> what is said in its place; the latest counts."""
+        return {
+            body["supersedes"]["seq"] + i: score
+            for body in self.again
+            for i, score in enumerate(body["score"])
+        }
+
+
+def feed(plant, *values, turns=4):
+    """Each sensor sends `values`, one after the other."""
+    for value in values:
+        plant.source.put(*(b'{"k": "%c", "v": %d}' % (ord(k), value) for k in SENSORS))
+        turn(plant, turns)
+
+
+def turn(plant, turns=4):
+    for _ in range(turns):
+        plant.lane._turn()
+
+
+async def tried(plant, release=2, values=(), **bars):
+    """Release 1 scores three readings of each sensor; then `release` is on trial for `values`."""
+    await plant.desire(m=1)
+    feed(plant, 1, 2, 3)
+    bars = bars or {"probation": {"windows": ENDLESS}}
+    await plant.desire(m={"release": release, "rollout": bars}, seconds=3)
+    for value in values:
+        feed(plant, value)
+        await quiet(0.3)
+
+
+async def rolled_back(plant, release=2, seconds=20):
+    """It is condemned, and what follows has come to an end."""
+    ref = next(ref for ref in plant.packages if ref.release == release)
+    await plant.models.rows["m"].driver.submit(Condemned(ref, "no good"))
+    await settled(plant, seconds)
+
+
+async def settled(plant, seconds=20):
+    for _ in range(seconds * 10):
+        turn(plant, 1)
+        await quiet(0.1)
+        if plant.rollout().phase is Phase.STEADY:
+            break
+    assert plant.rollout().phase is Phase.STEADY
+    await quiet(3)
+
+
+def rescored(plant):
+    """Of the last receipt of a rollback."""
+    found = [receipt for receipt in plant.receipts if receipt["kind"] == "rollback"]
+    return found[-1]["rescored"]
+
+
+def test_what_a_version_said_on_probation_is_scored_again_and_counted_once(plant):
+    """[rollout-6.1] [rollout-6.3]"""
+
+    async def main(plant):
+        await tried(plant, values=range(10, 20))
+        before = plant.models.rows["m"].scoring.account.counts()
+        assert (before.readings, before.scored) == (26, 26)
+        await rolled_back(plant)
+        sent = Sent(plant)
+        said = sent.by(2)
+        assert len(said) == 20
+        assert sorted(sent.superseded) == said
+        assert [sent.superseded[seq] for seq in said[::2]] == list(range(10, 20))
+        assert {body["release"] for body in sent.again} == {1}
+        assert {body["supersedes"]["release"] for body in sent.again} == {2}
+        assert rescored(plant) == {"rows": 20, "refused": 0, "missing": 0}
+        assert plant.models.rows["m"].scoring.account.counts() == before
+        feed(plant, 4)
+        assert Sent(plant).by(1)[-2:] == [46, 47]
+        assert plant.ring.kept["s", "m"] == []
+
+    live(main, plant)
+
+
+def test_what_was_said_before_the_trial_stands(plant):
+    """[rollout-6.1]"""
+
+    async def main(plant):
+        await tried(plant, values=[7])
+        await rolled_back(plant)
+        assert min(Sent(plant).superseded) == 6
+
+    live(main, plant)
+
+
+def test_live_readings_go_first_one_batch_of_the_past_at_a_time(plant):
+    """[rollout-6.2]"""
+
+    async def main(plant):
+        await tried(plant, values=range(10, 20))
+        ref = next(ref for ref in plant.packages if ref.release == 2)
+        await plant.models.rows["m"].driver.submit(Condemned(ref, "no good"))
+        while not Sent(plant).again:
+            turn(plant, 1)
+            await quiet(0.05)
+        for value in range(30, 35):
+            feed(plant, value, turns=1)
+            await quiet(0.05)
+        await settled(plant)
+        order = ["again" if "supersedes" in body else body["score"][0] for body in Sent(plant).all]
+        tail = order[order.index("again") :]
+        places = [tail.index(value) for value in range(30, 35)]
+        assert places[0] <= 2
+        assert tail[places[-1] :].count("again") >= 3
+        assert tail.count("again") == 10
+
+    live(main, plant)
+
+
+def stateful(plant, bad=2):
+    """Sessions that add up: y = k = h + x; release `bad` says 1000 more."""
+
+    def dress(session):
+        session.inputs = [
+            TensorSpec("x", "float32", (None, 1)),
+            TensorSpec("h", "float32", (None, 1)),
+        ]
+        session.outputs = [
+            TensorSpec("y", "float32", (None, 1)),
+            TensorSpec("k", "float32", (None, 1)),
+        ]
+
+        def run(inputs):
+            total = inputs[0] + inputs[1]
+            return [total + 1000 if session.ref.release == bad else total, total]
+
+        session._run = run
+
+    plant.engine.dress = dress
+
+
+def test_a_version_with_state_scores_the_past_from_where_the_bad_one_took_over(tmp_path):
+    """[rollout-6.2] And goes on from where it would have been."""
+    plant = Plant(tmp_path)
+    for release in (1, 2):
+        plant.publish(release, more=STATE)
+    stateful(plant)
+
+    async def main(plant):
+        await tried(plant, values=[10, 20, 30])
+        await rolled_back(plant)
+        sent = Sent(plant)
+        assert [sent.superseded[seq] for seq in sent.by(2)[::2]] == [16, 36, 66]
+        feed(plant, 100)
+        assert Sent(plant).all[-1]["score"] == [166, 166]
+
+    live(main, plant)
+
+
+def test_of_unlike_windows_the_known_goods_own_are_scored_again(tmp_path):
+    """[rollout-6.5] Every reading is counted once, under whichever windows."""
+    plant = Plant(tmp_path)
+    plant.publish(1, more=TUMBLING)
+    plant.publish(2)
+
+    async def main(plant):
+        await tried(plant, shadow={"windows": 4}, probation={"windows": ENDLESS})
+        for value in range(10, 20):
+            feed(plant, value)
+            await quiet(0.3)
+        assert plant.rollout().phase is Phase.PROBATION
+        began = min(Sent(plant).by(2))
+        await rolled_back(plant)
+        sent = Sent(plant)
+        assert {body["release"] for body in sent.again} == {1}
+        assert {body["supersedes"]["release"] for body in sent.again} == {2}
+        assert min(sent.superseded) >= began
+        assert rescored(plant)["missing"] == 0
+        feed(plant, 50, 51, 52, 53)
+        counts = plant.models.rows["m"].scoring.account.counts()
+        assert counts.balanced
+        assert counts.readings == 2 * 17
+        assert counts.rejected == {}
+
+    live(main, plant)
+
+
+def test_rows_that_the_ring_no_longer_had_are_counted_as_missing(plant):
+    """[rollout-6.3]"""
+    plant.ring = MemoryRing(bytes_max=48)  # three batches of two float64
+
+    async def main(plant):
+        await tried(plant, values=range(10, 20))
+        await rolled_back(plant)
+        assert rescored(plant) == {"rows": 6, "refused": 0, "missing": 14}
+        assert [*Sent(plant).superseded.values()][::2] == [17, 18, 19]
+
+    live(main, plant)
+
+
+def test_what_the_known_good_cannot_score_is_refused_and_the_rest_is_scored(plant):
+    """[rollout-6.3]"""
+
+    async def main(plant):
+        await tried(plant, values=[10, 11, 12])
+        good = plant.engine.session(1)
+        run = good._run
+        good._run = lambda inputs: run(inputs) if inputs[0][0, 0] != 11 else [inputs[0][:1, :0]]
+        await rolled_back(plant)
+        assert rescored(plant) == {"rows": 4, "refused": 2, "missing": 0}
+
+    live(main, plant)
+
+
+def test_windows_of_another_shape_are_refused(plant):
+    """They can be there where the device was stopped before the known good had any."""
+    plant.publish(4, more=TUMBLING)
+
+    async def main(plant):
+        await tried(plant, 4)
+        scoring = plant.models.rows["m"].scoring
+        scoring.beside.end_shadow()
+        feed(plant, 10, 11)
+        await rolled_back(plant, 4)
+        assert rescored(plant) == {"rows": 0, "refused": 2, "missing": 0}
+        assert Sent(plant).again == []
+
+    live(main, plant)
+
+
+def test_rows_of_other_versions_in_the_ring_are_left_alone(plant):
+    async def main(plant):
+        await tried(plant, values=[10])
+        kept = plant.ring.kept["s", "m"]
+        kept.append(type(kept[0])(kept[0].seq, 2, 1, kept[0].keys, kept[0].times, kept[0].values))
+        await rolled_back(plant)
+        assert rescored(plant)["rows"] == 2
+
+    live(main, plant)
+
+
+def test_what_survived_its_probation_stands(plant):
+    """[rollout-7.1] Only what it said afterwards is taken back, should it go wrong later."""
+
+    async def main(plant):
+        await tried(plant, values=range(10, 16), probation={"windows": 6})
+        await settled(plant)
+        assert plant.rollout().known_good.release == 2
+        stood = json.loads(plant.journal.documents["trial:m"])["seq"]
+        assert stood >= 6 + 6
+        feed(plant, 50, 51)
+        await rolled_back(plant)
+        assert plant.rollout().active.release == 1
+        assert sorted(Sent(plant).superseded) == [seq for seq in Sent(plant).by(2) if seq >= stood]
+
+    live(main, plant)
+
+
+def test_what_the_canary_answered_after_its_end_is_taken_back_too(plant):
+    """[rollout-5.6] Its answer may wait behind one that the active version has yet to give."""
+
+    async def main(plant):
+        share = {"share": 0.5, "windows": ENDLESS}
+        await tried(plant, canary=share)
+        assert plant.rollout().phase is Phase.CANARY
+        scoring = plant.models.rows["m"].scoring
+        chosen = [k for k in SENSORS if _chosen(scoring, k)]
+        assert len(chosen) == 1, "of two sensors one"
+        good = plant.engine.session(1)
+        good.quick = False
+        feed(plant, 10)
+        assert good.taken
+        ref = next(ref for ref in plant.packages if ref.release == 2)
+        await plant.models.rows["m"].driver.submit(Condemned(ref, "no good"))
+        await quiet(1)
+        assert plant.rollout().phase is Phase.ROLLING_BACK
+        good.quick = True
+        good.answer(10)
+        await settled(plant)
+        said = Sent(plant).by(2)
+        assert len(said) == 1
+        assert [*Sent(plant).superseded] == said
+
+    live(main, plant)
+
+
+def _chosen(scoring, name):
+    number = scoring.keys.index(name)
+    return bool(scoring.beside.canary.chosen(np.array([number], np.int32))[0])
+
+
+def test_a_rollback_that_is_cut_off_is_taken_up_again(plant):
+    """[rollout-6.4]"""
+
+    async def cut_off(plant):
+        await tried(plant, values=range(10, 20))
+        ref = next(ref for ref in plant.packages if ref.release == 2)
+        await plant.models.rows["m"].driver.submit(Condemned(ref, "no good"))
+        while len(Sent(plant).again) < 3:
+            turn(plant, 1)
+            await quiet(0.05)
+        assert plant.rollout().phase is Phase.ROLLING_BACK
+
+    async def taken_up(plant):
+        await settled(plant)
+        sent = Sent(plant)
+        assert sorted(sent.superseded) == sent.by(2)
+        assert [sent.superseded[seq] for seq in sent.by(2)[::2]] == list(range(10, 20))
+        assert len(sent.again) > 10, "some of it twice"
+
+    live(cut_off, plant, taken_up)
+
+
+def test_where_a_trial_began_survives_a_restart(plant):
+    """[rollout-6.4]"""
+
+    async def before(plant):
+        await tried(plant, values=[10, 11])
+
+    async def after(plant):
+        assert plant.rollout().phase is Phase.PROBATION
+        feed(plant, 12)
+        await rolled_back(plant)
+        sent = Sent(plant)
+        assert [sent.superseded[seq] for seq in sent.by(2)[::2]] == [10, 11, 12]
+
+    live(before, plant, after)
+
+
+def test_a_model_that_is_retired_leaves_nothing_to_take_back(plant):
+    async def main(plant):
+        await tried(plant, values=range(10, 14), probation={"windows": 4})
+        await settled(plant)
+        feed(plant, 20)
+        assert plant.ring.kept["s", "m"]
+        await plant.desire()
+        assert plant.models.rows["m"].scoring.slot.seat is None
+        assert plant.ring.kept["s", "m"] == []
+        assert "trial:m" not in plant.journal.documents
+        assert plant.models.rows["m"].scoring.beside.keep is None
+
+    live(main, plant)
+
+
+def test_where_it_began_is_noted_by_digest(plant):
+    async def main(plant):
+        await tried(plant, values=[10])
+        told = json.loads(plant.journal.documents["trial:m"])
+        digest = plant.rollout().candidate.digest
+        assert told == {"digest": digest, "seq": 6}
+        await rolled_back(plant)
+        await plant.desire(m={"release": 3, "rollout": {"probation": {"windows": 9}}}, seconds=3)
+        told = json.loads(plant.journal.documents["trial:m"])
+        assert told["digest"] == plant.rollout().candidate.digest
+        assert told["seq"] == 10
+
+    live(main, plant)
