@@ -107,3 +107,40 @@ def test_what_a_bad_version_said_is_scored_again_by_the_known_good(site, tmp_pat
     assert len(now) == sent
     whole = {"in": sent, "scored": sent, "rejected": {}, "expired": 0, "pending": 0}
     eventually(lambda: site.model("m")["counts"] == whole, 5)
+
+
+def test_versions_with_unlike_windows_are_tried_swapped_and_taken_back(site, tmp_path):
+    """[rollout-6.5] [rollout-5.1] Each reading is accounted for once, under whichever windows."""
+    first = site.deploy(zoo.cnn(tmp_path / "v1", length=4, name="m"))
+    bars = {"shadow": {"windows": 40, "max": 60.0}, "probation": {"windows": 10**6}}
+    with Stream(port(site), RATE) as stream:
+        site.scored("m", 50)
+        second = site.add(zoo.cnn(tmp_path / "v2", length=8, name="m"))
+        site.desire("m", second, rollout=bars)
+        books = site.book("m")
+        eventually(lambda: sum(row[3] == second for row in dict(books.rows).values()) > 50, 60)
+        assert site.command("rollback", {"model": "m"})["code"] == 200
+        model = site.settled("m")
+        sent = stream.stop()
+    assert model["active"]["release"] == first
+    trail = {seen["phase"]: seen for seen in model["trail"]}
+    assert trail["shadow"]["verdict"] == "PASS"
+    assert trail["shadow"]["windows"] >= 40
+    receipts = eventually(
+        lambda: [e["receipt"] for e in site.events if e["type"] == "rollback"], 20
+    )
+    rescored = receipts[-1]["rescored"]
+    assert rescored["rows"] > 50, "windows of four, where there were windows of eight"
+    assert (rescored["refused"], rescored["missing"]) == (0, 0)
+    eventually(lambda: len(books.superseding) == rescored["rows"], 20)
+    books.check()
+    assert {books.rows[seq][3] for seq in books.superseding} == {first}
+
+    def accounts():
+        counts = site.model("m")["counts"]
+        whole = counts["scored"] + counts["expired"] + counts["pending"]
+        return counts["in"] == sent == whole and not counts["rejected"] and counts
+
+    counts = eventually(accounts, 20, f"{sent} readings, each once; {site.model('m')['counts']}")
+    assert counts["pending"] < 4 * SENSORS
+    assert counts["expired"] < 2 * 8 * SENSORS, "the windows that were open at the two swaps"

@@ -77,7 +77,6 @@ KINDS = {
         members={"turns": 100},
     ),
 }
-QUICK = {"nan", "hang"}  # what is not left for a long run
 
 
 class Arrivals(Books):
@@ -129,14 +128,16 @@ def story(broker: Broker, folder: Path, rate: float) -> Iterator[Story]:
             yield Story(site, stream, first)
 
 
-def kinds() -> list[Any]:
+def kinds(*quick: str, but: str = "") -> list[Any]:
+    """All `but` one; what is not `quick` is left for a long run."""
     return [
-        pytest.param(kind, id=name, marks=[] if name in QUICK else [pytest.mark.soak])
+        pytest.param(kind, id=name, marks=[] if name in quick else [pytest.mark.soak])
         for name, kind in KINDS.items()
+        if name != but
     ]
 
 
-@pytest.mark.parametrize("kind", kinds())
+@pytest.mark.parametrize("kind", kinds("nan", "hang"))
 def test_what_turns_bad_on_probation_is_caught_taken_back_and_scored_again(
     broker: Broker, tmp_path: Path, kind: Kind
 ) -> None:
@@ -152,7 +153,7 @@ def test_what_turns_bad_on_probation_is_caught_taken_back_and_scored_again(
         taken_back(told, kind, kind.calls, model)
 
 
-@pytest.mark.parametrize("kind", kinds())
+@pytest.mark.parametrize("kind", kinds("crash"))
 def test_what_turns_bad_while_it_serves_is_caught_taken_back_and_scored_again(
     broker: Broker, tmp_path: Path, kind: Kind
 ) -> None:
@@ -175,7 +176,7 @@ def test_what_turns_bad_while_it_serves_is_caught_taken_back_and_scored_again(
         taken_back(told, kind, kind.calls_served, model)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in kinds() if kind.id != "slow"])
+@pytest.mark.parametrize("kind", kinds(but="slow"))
 def test_what_turns_bad_in_shadow_never_answers(broker: Broker, tmp_path: Path, kind: Kind) -> None:
     """[rollout-5.7] How fast it would be is asked once it answers."""
     bars = {"shadow": {"windows": ENDLESS, "agreement": 0.98, "max": SEEN_S_MAX}}
