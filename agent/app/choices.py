@@ -34,6 +34,8 @@ from agent.runtime.trusting import Trusting, Unanchored, Unsigned
 from agent.runtime.wishes import Resolver
 
 Told = Callable[[], None]
+INFLIGHT_MOST = 65_535  # QoS 1 messages that MQTT 5 lets a broker have under way
+
 logger = structlog.get_logger(__name__)
 
 
@@ -190,6 +192,7 @@ def intake(stream: Stream) -> Intake:
         stream.batch.rows_max,
         stream.batch.wait_ms / 1000.0,
         redelivered=redelivered,
+        on_overload=stream.on_overload,
     )
 
 
@@ -203,8 +206,10 @@ def sources(config: Config, site: Broker, faces: LocalFaces) -> Iterator[tuple[S
     """
     for stream in config.stream:
         if stream.source == "mqtt":
+            # what is to be given up has to be here, not with the broker
+            ahead = {} if stream.on_overload == "block" else {"inflight_max": INFLIGHT_MOST}
             source = MqttSource(
-                site.mqtt,
+                site.mqtt.model_copy(update=ahead),
                 client_id=f"{config.device.id}.{stream.name}",
                 streams=[(stream.name, stream.topic, stream.qos)],
                 leaving=[stream.topic] if stream.leaving else [],
