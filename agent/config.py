@@ -87,6 +87,7 @@ class StoreSection(_Section):
     dir: str = "/var/lib/edge-agent"
     outbox_mb: Annotated[float, Field(ge=1, le=1_048_576)] = 64
     outbox_ttl: Seconds = 0.0  # what has waited longer is given up, and told; 0: nothing is
+    commit_ms: Annotated[float, Field(ge=0, le=1000)] = 2.0  # between two commits, under load
     models_mb: Annotated[float, Field(ge=1, le=1_048_576)] = 2048
     ring_mb: Annotated[float, Field(ge=1, le=65_536)] = 32  # of readings, to score again
 
@@ -191,7 +192,6 @@ class Stream(_Section):
     columns: tuple[str, ...] = ()  # csv without a header, and float32: what the columns are called
     units: dict[str, str] = {}
     qos: Literal[0, 1] = 1
-    on_overload: Literal["block", "drop_oldest", "sample"] = "block"  # more than can be scored
     leaving: bool = False  # unsubscribe, and score what the broker still holds for us: scaling in
     late: Seconds = 0.0
     time_s_max_ahead: Annotated[float, Field(gt=0)] = 86400.0  # an event further ahead is absurd

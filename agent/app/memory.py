@@ -29,7 +29,7 @@ def opened(config: Config, clock: Clock, rooms: ExitStack) -> tuple[Journal, Sql
     """
     folder = Path(config.store.dir)
     vault = FileVault(folder / "vault")
-    database = Database(folder / "agent.db")
+    database = Database(folder / "agent.db", gather_s=config.store.commit_ms / 1000.0)
     rooms.callback(database.close)
     before = _epoch(vault)
     outbox = SqliteOutbox(

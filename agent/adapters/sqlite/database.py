@@ -8,6 +8,7 @@ has whoever keeps much (`relief`) give some of it up.
 import contextlib
 import sqlite3
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -50,15 +51,21 @@ class _Order(NamedTuple):
 
 
 class Database:
-    """One SQLite file, opened once; `close` commits what was asked for before it."""
+    """One SQLite file, opened once; `close` commits what was asked for before it.
 
-    def __init__(self, path: Path) -> None:
+    `gather_s`: while there is always something to commit, a commit begins at least so long after
+    the one before it, so that it takes more along.  After a pause it begins at once, and so it does
+    where somebody waits for a future.
+    """
+
+    def __init__(self, path: Path, *, gather_s: float = 0.0) -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             why = f"cannot make the store {path.parent}: {error.strerror}; see store.dir"
             raise UnavailableError(why) from error
         self.path = path
+        self._gather_s = gather_s
         self._ballast = Ballast(path.with_name("ballast"))
         self._relief: list[_Order] = []
         self._orders: deque[_Order] = deque()
@@ -173,6 +180,7 @@ class Database:
 
     def _write(self) -> None:
         orders: list[_Order] = []
+        due = 0.0  # when the next commit may begin
         while True:
             with self._wake:
                 if orders:  # the disk said no
@@ -180,12 +188,17 @@ class Database:
                 else:
                     self._wake.wait_for(lambda: self._orders or self._closing)
                     self._wake.wait_for(lambda: self._is_urgent or self._closing, PATIENT_S_MAX)
+                is_patient = all(order.future is None for order in self._orders)
+            if is_patient and not self._closing and (early_s := due - time.monotonic()) > 0:
+                time.sleep(early_s)  # not for the condition: to be woken by each order costs more
+            with self._wake:
                 orders += self._orders
                 self._orders.clear()
                 self._is_urgent = False
                 closing = self._closing
             if orders:
                 orders = self._commit(orders)
+                due = time.monotonic() + self._gather_s
             if closing and (orders or not self._orders):
                 with contextlib.suppress(sqlite3.Error):
                     self._connection.close()

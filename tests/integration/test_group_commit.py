@@ -1,0 +1,56 @@
+"""While there is always something to commit, commits take more along; nobody waits for nothing."""
+
+import time
+
+import pytest
+
+from agent.adapters.sqlite.database import Database
+from tests.world.waiting import eventually
+
+GATHER_S = 0.3
+
+
+@pytest.fixture
+def database(tmp_path):
+    it = Database(tmp_path / "agent.db", gather_s=GATHER_S)
+    it.call(lambda c: c.execute("CREATE TABLE t (n INTEGER)"))
+    yield it
+    it.close()
+
+
+def insert(n):
+    return lambda connection: connection.execute("INSERT INTO t VALUES (?)", (n,))
+
+
+def test_orders_that_follow_a_commit_closely_share_the_next(database):
+    commits, done = [], []
+    database.watch(lambda: commits.append(len(done)))
+    for n in range(5):
+        database.submit(insert(n), lambda _: done.append(time.monotonic()))
+    eventually(lambda: len(done) == 5)
+    assert commits == [5]
+
+
+def test_after_a_pause_a_commit_begins_at_once(database):
+    time.sleep(GATHER_S)
+    done, began = [], time.monotonic()
+    database.submit(insert(1), lambda _: done.append(time.monotonic()))
+    eventually(lambda: done)
+    assert done[0] - began < GATHER_S / 2
+
+
+def test_who_waits_for_a_future_does_not_wait_for_others(database):
+    began = time.monotonic()
+    for n in range(10):
+        database.call(insert(n))
+    assert time.monotonic() - began < GATHER_S
+
+
+def test_what_is_gathered_when_it_closes_is_committed(tmp_path):
+    database = Database(tmp_path / "agent.db", gather_s=GATHER_S)
+    database.call(lambda c: c.execute("CREATE TABLE t (n INTEGER)"))
+    database.submit(insert(1), lambda _: None)
+    database.close()
+    again = Database(tmp_path / "agent.db")
+    assert again.call(lambda c: c.execute("SELECT count(*) FROM t").fetchone()) == (1,)
+    again.close()
