@@ -192,6 +192,7 @@ class Stream(_Section):
     columns: tuple[str, ...] = ()  # csv without a header, and float32: what the columns are called
     units: dict[str, str] = {}
     qos: Literal[0, 1] = 1
+    on_overload: Literal["block", "drop_oldest", "sample"] = "block"  # more than can be scored
     leaving: bool = False  # unsubscribe, and score what the broker still holds for us: scaling in
     late: Seconds = 0.0
     time_s_max_ahead: Annotated[float, Field(gt=0)] = 86400.0  # an event further ahead is absurd

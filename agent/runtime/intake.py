@@ -23,6 +23,7 @@ class Intake:
     rows_max: int = 1024  # of a batch
     wait_s: float = 0.0  # that a batch may wait to grow
     redelivered: bool = True  # what was not acknowledged comes again after a restart
+    on_overload: str = "block"
     scorings: dict[str, Scoring] = field(default_factory=dict)
     holds: Holds = field(default_factory=Holds)
     readings: int = 0

@@ -176,6 +176,7 @@ class Models:
             account=account,
             shares=shares,
             limits=Limits(
+                on_overload=intake.on_overload,
                 rows_max=intake.rows_max,
                 wait_s=intake.wait_s,
                 run_s_max=world.run_s_max,

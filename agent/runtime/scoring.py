@@ -10,16 +10,17 @@ from dataclasses import dataclass, field
 
 from agent.core.blocks import Block, Keys
 from agent.core.latency import Recent
-from agent.core.windows import Spans
 from agent.ports import Answer, Carried, Record
 from agent.runtime import handover
 from agent.runtime.accounts import Account
 from agent.runtime.batches import Chunk, Waiting
 from agent.runtime.beside import Beside
 from agent.runtime.carrying import Carrying
+from agent.runtime.cutting import cut
 from agent.runtime.holds import Hold
 from agent.runtime.jobs import Jobs
-from agent.runtime.limits import ROWS_WAITING_MAX, Limits
+from agent.runtime.limits import Limits
+from agent.runtime.overload import Overload
 from agent.runtime.receipts import SwapTrace
 from agent.runtime.rows import score_rows
 from agent.runtime.seats import Seat, Slot
@@ -52,6 +53,7 @@ class Scoring:
     shares: Shares = field(default_factory=Shares)
     beside: Beside = field(init=False)
     carrying: Carrying = field(init=False)
+    overload: Overload = field(init=False)
     waiting: Waiting = field(default_factory=Waiting)
     _answered: deque[tuple[Chunk, Answer]] = field(default_factory=deque)
     _halves: set[Share] = field(default_factory=set)  # bursts of which only a part is answered
@@ -65,6 +67,7 @@ class Scoring:
         )
         self.beside = Beside(self)
         self.carrying = Carrying(self.keys)
+        self.overload = Overload(self.limits)
 
     def _worker_lost(self, seat: Seat, why: str) -> None:
         self.beside.worker_lost(seat)
@@ -126,25 +129,28 @@ class Scoring:
         """
         account, seat, share = self.account, self.slot.seat, self.shares.open(hold, had)
         self.dirty = True
+        block = self.overload.thinned(block, self.waiting.rows)
         share.readings = block.readings
         account.readings += block.readings
-        self._reject(block.rejected, share)
+        self.reject(block.rejected, share)
         if seat is None:
-            self._reject({"no_model": len(block)}, share)
+            self.reject({"no_model": len(block)}, share)
             self.last_reject["no_model"] = f"no version of {self.model} was active"
         elif len(block):
             rows = seat.featurizer.featurize(block)
-            self._reject(rows.rejected, share)
+            self.reject(rows.rejected, share)
             if rows.rejected:
                 self.last_reject |= seat.featurizer.last_reject
             spans = seat.windower.push(rows, now)
             account.held += len(rows.keys) - sum(spans.rejected.values())
-            self._cut(seat, spans, block.arrived, share)
+            cut(self, seat, spans, block.arrived, share)
             self.carrying.pushed(seat, block, now, share, account.held)
             self.beside.feed(block, now)
         self._close(share)
+        self.overload.relieve(self)
 
-    def _reject(self, reasons: Mapping[str, int], share: Share) -> None:
+    def reject(self, reasons: Mapping[str, int], share: Share) -> None:
+        """These readings of `share` will have no score."""
         self.account.reject(reasons)
         share.reject(reasons)
 
@@ -156,30 +162,10 @@ class Scoring:
             share = self.shares.open(None)
             if (spans := seat.windower.due(now)) is not None:
                 self.dirty = True
-                self._cut(seat, spans, now, share)
+                cut(self, seat, spans, now, share)
             self.carrying.waited(now, share, self.account.held)
             self._close(share)
         self.beside.due(now)
-
-    def _cut(self, seat: Seat, spans: Spans, arrived: float, share: Share) -> None:
-        account = self.account
-        self._reject(spans.rejected, share)
-        if spans.rejected:
-            self.last_reject["late"] = "its window had closed; see `late` of the stream"
-        covered = spans.readings - (paid := min(seat.debt, spans.readings))
-        seat.debt -= paid  # the version before has scored those already
-        expired = spans.expired - (paid := min(seat.debt, spans.expired))
-        seat.debt -= paid
-        account.expired += expired
-        account.held -= covered + expired
-        if len(spans.keys):
-            account.flying += covered
-            chunk = Chunk(seat, spans.keys, spans.times, spans.values, covered, arrived, [share])
-            for part in self.beside.divide(chunk):
-                for one in part.shares:
-                    one.parts += 1
-                self.slot.lease(part.seat)
-                self.waiting.add(part)
 
     # ---- batches out ----
 
@@ -297,4 +283,4 @@ class Scoring:
     @property
     def closed(self) -> bool:
         """Whether its stream must not be read for now."""
-        return self.restoring or self.waiting.rows >= ROWS_WAITING_MAX
+        return self.restoring or self.overload.closes(self.waiting.rows)

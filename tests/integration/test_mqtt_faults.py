@@ -318,6 +318,24 @@ def test_a_half_open_data_connection_is_noticed_and_dialled_again(broker):
     data.close()
 
 
+def test_a_stream_that_is_not_read_for_many_keepalives_keeps_its_connection(broker):
+    """[delivery-6.1] Pings go out; what comes waits, and then comes whole and once."""
+    settings = Mqtt(url=broker.url).model_copy(update={"keepalive_s": 1})  # less than may be set
+    data = MqttSource(settings, client_id="dev.s", streams=[("s", "plant/+", 1)])
+    drive(data, stands(data))
+    with Blaster(broker.url) as blaster:
+        blaster.publish("plant/a", [b"%d" % n for n in range(10)])
+        until = time.monotonic() + 6
+        while time.monotonic() < until:
+            data.tick(time.monotonic())
+            assert data.trouble() == ""
+            time.sleep(0.05)
+        blaster.publish("plant/a", [b"%d" % n for n in range(10, 20)])
+    assert payloads(drive(data, count(20))) == [b"%d" % n for n in range(20)]
+    assert broker.log.read_text(encoding="utf-8").count("as dev.s (") == 1
+    data.close()
+
+
 def test_a_message_larger_than_a_read_comes_whole(broker):
     data = source(broker.url, packet_bytes_max=8 * 2**20)
     drive(data, stands(data))

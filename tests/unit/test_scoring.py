@@ -12,7 +12,7 @@ from agent.core.errors import RefusedError
 from agent.runtime.accounts import Account
 from agent.runtime.batches import Chunk
 from agent.runtime.receipts import SwapTrace
-from agent.runtime.scoring import ROWS_WAITING_MAX, Limits
+from agent.runtime.limits import ROWS_WAITING_MAX, Limits
 from tests.world.river import TUMBLING_3, River, ref
 
 

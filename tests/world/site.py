@@ -18,6 +18,8 @@ from pathlib import Path
 import paho.mqtt.client as mqtt
 import urllib3
 from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 from agent.repository import publishing
 from agent.repository.layout import Repository
@@ -119,7 +121,9 @@ class Site:
 
     def __enter__(self):
         port = int(self.broker.url.rsplit(":", 1)[1])
-        self._client.connect("127.0.0.1", port)
+        session = Properties(PacketTypes.CONNECT)
+        session.SessionExpiryInterval = 3600  # what comes while we are away is kept for us
+        self._client.connect("127.0.0.1", port, clean_start=False, properties=session)
         self._client.loop_start()
         eventually(self._client.is_connected, 10)
         return self

@@ -169,7 +169,7 @@ class MqttSource(Source):
             if not self._dialler.is_busy and now >= self._next_dial:
                 self._dialler.start()
             return now + TICK_S if self._dialler.is_busy else self._next_dial
-        client.loop_misc()
+        client.keep_alive()
         if client.socket() is None:
             self._drop(f"the broker {self._options.where} does not answer any more")
         elif not self._answered and now - self._began > CONNACK_S_MAX:

@@ -4,6 +4,7 @@ Touches private names of paho; tests/integration/test_mqtt_private.py pins them.
 """
 
 import contextlib
+import selectors
 import socket
 import ssl
 import time
@@ -100,6 +101,21 @@ class Feed(Guarded):
         """Send what waits, as far as the socket takes it."""
         if self.want_write():
             self.loop_write()
+
+    def keep_alive(self) -> None:
+        """As `loop_misc`; bytes that wait to be read are a sign of life, too.
+
+        Whoever reads nothing for a while (the stream is paused, or its model not ready for more)
+        does not see the answers to its pings.
+        """
+        sock = self.socket()
+        if sock is not None:
+            with selectors.DefaultSelector() as selector:
+                selector.register(sock, selectors.EVENT_READ)
+                if self.pending() or selector.select(0):
+                    with self._msgtime_mutex:
+                        self._last_bytes_received = time.monotonic()
+        self.loop_misc()
 
     def hang_up(self) -> None:
         """Close the socket, whatever state it is in."""
