@@ -261,6 +261,19 @@ def test_the_canary_answers_for_its_sensors_and_the_active_version_for_the_other
     assert active.leases == candidate.leases == 0
 
 
+def test_a_canary_with_state_goes_on_from_the_states_there_are(river):
+    """[rollout-5.6]"""
+    first, second = river.stateful(1), river.stateful(2)
+    river.swap(first)
+    river.push(3, keys=[0, 1, 2])
+    river.finish()
+    canaried(river, second)
+    river.push(3, keys=[0, 1, 2])
+    river.finish()
+    assert {body["release"] for body in river.bodies[1:]} == {1, 2}
+    assert sorted(score for body in river.bodies[1:] for score in body["score"]) == [5, 7, 9]
+
+
 def test_a_canary_that_ends_leaves_what_it_had_not_answered_to_the_active_version(river):
     """[rollout-5.6]"""
     active, candidate = seated(river), river.seat(2)
@@ -274,6 +287,13 @@ def test_a_canary_that_ends_leaves_what_it_had_not_answered_to_the_active_versio
     assert river.account.counts().balanced
     assert candidate in river.released
     assert active.leases == 0
+
+
+def test_a_canary_that_ends_with_nothing_on_its_way_is_let_go_at_once(river):
+    _, candidate = seated(river), river.seat(2)
+    river.scoring.beside.begin_canary(candidate, 0.5)
+    river.scoring.beside.end_canary()
+    assert river.released == [candidate]
 
 
 def test_a_canary_that_is_promoted_answers_for_all(river):
