@@ -2,10 +2,10 @@
 
 The workload runs on a real folder, watched.  Kept apart are what its files and folders are, and
 what was synced of them.  A cut then leaves of each change of names not synced all or nothing, in
-any combination; and of each file not synced what was there when it last was, nothing, a part, zeros of
-the right length, or all.  A rename is one change (ext4, XFS and Btrfs keep it whole);
-syncing a file does not sync its name.  So it is harsher than any one filesystem; SQLite is not
-watched (it has such tests of its own), and no drive is simulated.
+any combination; and of each file not synced what was there when it last was, nothing, a part, zeros
+of the right length, or all.  A rename is one change (ext4, XFS and Btrfs keep it whole); syncing a
+file does not sync its name.  So it is harsher than any one filesystem; SQLite is not watched (it
+has such tests of its own), and no drive is simulated.
 """
 
 import os
