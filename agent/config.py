@@ -54,6 +54,7 @@ class Mqtt(_Section):
     key_file: str = ""
     version: Annotated[int, Field(ge=4, le=5)] = 5
     keepalive_s: Annotated[int, Field(ge=5, le=3600)] = 30
+    reconnect_s_first: Annotated[float, Field(ge=0.1, le=600)] = 1.0  # more: a fleet spreads
     reconnect_s_max: Annotated[float, Field(ge=1, le=3600)] = 120.0
     packet_bytes_max: Annotated[int, Field(ge=4096, le=256 * 2**20)] = 1024 * 1024
     inflight_max: Annotated[int, Field(ge=1, le=65535)] = 2000

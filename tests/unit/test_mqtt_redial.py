@@ -1,5 +1,10 @@
 """When to connect again."""
 
+import random
+from collections import Counter
+
+import pytest
+
 from agent.adapters.mqtt.redial import Redial
 
 
@@ -58,3 +63,37 @@ def test_a_broker_that_was_away_in_between_is_no_rival():
     for i in range(20):
         one.failed()
         assert one.lost(i * 3.0, lived_s=1.0, taken_over=None)[1] == ""
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_in_a_fight_over_an_id_no_ten_minutes_have_more_than_three_reconnects(seed):
+    """[delivery-6.4] The other client takes the id back within a second, for three hours."""
+    one, now, reconnects = redial(dice=random.Random(seed).random), 0.0, []
+    while now < 3 * 3600:
+        now += 1.0
+        now += one.lost(now, lived_s=1.0, taken_over=True)[0]
+        reconnects.append(now)
+    assert all(sum(t <= x < t + 600 for x in reconnects) <= 3 for t in reconnects)
+
+
+def came_back(first_s, agents, down_s, seed):
+    """When each agent was back, in seconds since the broker was: full seconds, counted."""
+    dice = random.Random(seed)
+    back = []
+    for _ in range(agents):
+        one = Redial("a", delay_s_max=120.0, dice=dice.random, delay_s_first=first_s)
+        now = one.lost(0.0, lived_s=3600.0, taken_over=False)[0]
+        while now < down_s:
+            now += one.failed()
+        back.append(now - down_s)
+    return max(back), max(Counter(int(t) for t in back).values())
+
+
+def test_a_fleet_that_was_told_to_spread_comes_back_over_half_a_minute_and_not_at_once():
+    """[delivery-6.5] 100 agents, a broker away for 2 s: `mqtt.reconnect_s_first` = 60."""
+    runs = [came_back(60.0, 100, 2.0, seed) for seed in range(20)]
+    as_is = [came_back(1.0, 100, 2.0, seed) for seed in range(20)]
+    print(f"spread {min(s for s, _ in runs):.0f} s, peak {max(n for _, n in runs)} a second; ")
+    print(f"unset: {min(s for s, _ in as_is):.0f} s, {max(n for _, n in as_is)} a second")
+    assert min(spread for spread, _ in runs) >= 30
+    assert max(peak for _, peak in runs) <= 10

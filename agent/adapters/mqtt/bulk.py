@@ -4,7 +4,6 @@ Driven by the lane's thread alone, through `ports.Source`; only the dial (DNS, T
 happens in a short-lived thread of its own, because it may wait.
 """
 
-import random
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,7 +17,6 @@ from agent.adapters.mqtt.dialler import Dialler
 from agent.adapters.mqtt.feed import Feed
 from agent.adapters.mqtt.options import CONNACK_S_MAX, Options
 from agent.adapters.mqtt.packets import MalformedError, Scan, scan
-from agent.adapters.mqtt.redial import Redial
 from agent.adapters.mqtt.sorting import Sorter
 from agent.config import Mqtt
 from agent.core.errors import RefusedError
@@ -72,8 +70,7 @@ class MqttSource(Source):
         self._filters = {t: q for t, q in self._sorter.subscriptions.items() if t not in leaving}
         self._obsolete = list(leaving)
         self._clock = clock
-        dice = random.SystemRandom().random  # devices cloned from one image must not agree
-        self._redial = Redial(client_id, delay_s_max=settings.reconnect_s_max, dice=dice)
+        self._redial = self._options.redial()
         self._dialler = Dialler(self._options)
         self._next_dial = 0.0
         self._client: Feed | None = None

@@ -93,7 +93,6 @@ class MqttLink(Link):
         self._goodbye = goodbye
         self._subscriptions = tuple(subscriptions)
         self._inflight_max = inflight_max
-        self._delay_s_max = settings.reconnect_s_max
         self._clock = clock
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pump: Pump | None = None
@@ -219,7 +218,6 @@ class MqttLink(Link):
             goodbye=self._goodbye,
             subscriptions=self._subscriptions,
             window=self._inflight_max,
-            delay_s_max=self._delay_s_max,
             clock=self._clock,
             retains=self._retains,
         )

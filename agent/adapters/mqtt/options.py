@@ -5,6 +5,7 @@ certificates are read at every connect, so that they can be rotated under a runn
 while it connects: for threads that may wait.
 """
 
+import random
 import socket
 import ssl
 from pathlib import Path
@@ -18,6 +19,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from agent.adapters.mqtt.redial import Redial
 from agent.config import Mqtt
 from agent.core.errors import RefusedError, UnavailableError
 from agent.ports import Login
@@ -85,6 +87,15 @@ class Options:
         self._retains = retains
         if self._user and not self._is_tls and self.host not in _LOOPBACK:
             log.warning("password_in_clear", broker=self.where, advice="use mqtts:// or wss://")
+
+    def redial(self) -> Redial:
+        """When to connect again, from now on."""
+        return Redial(
+            self.client_id,
+            delay_s_first=self._settings.reconnect_s_first,
+            delay_s_max=self._settings.reconnect_s_max,
+            dice=random.SystemRandom().random,  # devices cloned from one image must not agree
+        )
 
     def client(self, kind: type[AnyClient]) -> AnyClient:
         """A paho client of class `kind` that is not connected yet; good for one connection."""

@@ -5,7 +5,6 @@ connection.  Other threads reach it through `post`, `ack` and `stop`, which only
 """
 
 import contextlib
-import random
 import selectors
 import socket
 import threading
@@ -17,7 +16,6 @@ import structlog
 
 from agent.adapters.mqtt.connection import Connection, Letter
 from agent.adapters.mqtt.options import Options
-from agent.adapters.mqtt.redial import Redial
 from agent.core.errors import UnavailableError
 from agent.ports import Message
 
@@ -56,7 +54,6 @@ class Pump:
         goodbye: tuple[str, bytes] | None,
         subscriptions: Sequence[str],
         window: int,
-        delay_s_max: float,
         clock: Callable[[], float],
         retains: bool = True,
     ) -> None:
@@ -71,8 +68,7 @@ class Pump:
         self._subscriptions = subscriptions
         self._window = window
         self._clock = clock
-        dice = random.SystemRandom().random  # devices cloned from one image must not agree
-        self._redial = Redial(options.client_id, delay_s_max=delay_s_max, dice=dice)
+        self._redial = options.redial()
         self._letters: deque[Letter] = deque()
         self._acks: deque[tuple[Connection, int, Callable[[], None] | None]] = deque()
         self._is_stopping = threading.Event()

@@ -5,6 +5,7 @@ it has lived a while, so that a broker which drops us at once is not hammered.  
 id throw each other out for ever: that fight is noticed and left.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable
 
@@ -14,6 +15,7 @@ TAKEOVER_WINDOW_S = 600.0
 TAKEOVERS_TOLD = 3  # the broker said that somebody else uses our id
 TAKEOVERS_GUESSED = 6  # MQTT 3.1.1 cannot say so: dropped soon, and let in at once, again and again
 TOLD_DELAY_S = 300.0  # to twice this
+FIGHT_S = 2 * TOLD_DELAY_S + TAKEOVER_WINDOW_S  # without a takeover, and the fight is over
 GUESSED_DELAY_S = 60.0
 
 
@@ -23,14 +25,24 @@ class Redial:
     Args:
         client_id: for the sentence about somebody else who uses it.
         delay_s_max: where doubling ends.
+        delay_s_first: where it begins; many clients of one broker come back over that time.
         dice: uniform over [0, 1).
     """
 
-    def __init__(self, client_id: str, *, delay_s_max: float, dice: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        client_id: str,
+        *,
+        delay_s_max: float,
+        dice: Callable[[], float],
+        delay_s_first: float = DELAY_S_MIN,
+    ) -> None:
         self._client_id = client_id
         self._delay_s_max = delay_s_max
+        self._delay_s_first = delay_s_first
         self._dice = dice
         self._failures = 0
+        self._fought = -math.inf  # when the last takeover of a fight was
         self._told: deque[float] = deque(maxlen=TAKEOVERS_TOLD)
         self._quick: deque[float] = deque(maxlen=TAKEOVERS_GUESSED)
 
@@ -47,23 +59,23 @@ class Redial:
         """
         if taken_over:
             self._told.append(now)
-            if _full(self._told, now):
-                return self._left_alone(self._told, TOLD_DELAY_S, "another client uses")
+            if _full(self._told, now) or now - self._fought <= FIGHT_S:
+                self._fought = now
+                return self._left_alone(TOLD_DELAY_S, "another client uses")
         elif taken_over is None and lived_s < STEADY_S:
             self._quick.append(now)
             if _full(self._quick, now):
-                return self._left_alone(self._quick, GUESSED_DELAY_S, "another client may be using")
+                return self._left_alone(GUESSED_DELAY_S, "another client may be using")
         if lived_s >= STEADY_S:
             self._failures = 0
         return self._backed_off(), ""
 
     def _backed_off(self) -> float:
-        cap = min(self._delay_s_max, DELAY_S_MIN * float(1 << min(self._failures, 20)))
+        cap = min(self._delay_s_max, self._delay_s_first * float(1 << min(self._failures, 20)))
         self._failures += 1
         return cap * self._dice()
 
-    def _left_alone(self, seen: deque[float], delay_s: float, who: str) -> tuple[float, str]:
-        seen.clear()
+    def _left_alone(self, delay_s: float, who: str) -> tuple[float, str]:
         delay_s += delay_s * self._dice()
         sentence = (
             f"{who} the MQTT client id {self._client_id}; give each device an id of its own "
