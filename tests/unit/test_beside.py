@@ -333,6 +333,17 @@ def test_what_others_have_scored_is_not_kept(river):
     assert kept == []
 
 
+def test_what_a_candidate_cuts_before_it_answers_is_not_kept(river):
+    """[rollout-6.5]"""
+    kept = []
+    active, candidate = seated(river), river.seat(2, window=TUMBLING_3)
+    shadowed(river, candidate)
+    river.scoring.beside.keep = Keep(candidate, kept.append)
+    river.push(7)
+    settle(river, active, candidate)
+    assert kept == []
+
+
 def test_of_unlike_windows_those_of_the_known_good_are_kept(river):
     """[rollout-6.5]"""
     kept = []

@@ -130,6 +130,17 @@ def test_a_shadow_fails_only_beyond_chance_and_passes_only_at_the_bar(evidence, 
     assert shadow(evidence, bars(shadow=DEMANDING)).word == word
 
 
+def test_what_goes_wrong_late_is_not_drowned_in_what_went_well():
+    """[rollout-5.4]"""
+    evidence = compared(60_000, 60_000, batch=100)
+    for i in range(1000):
+        label = "worn" if i % 5 == 0 else "ok"
+        row = ScoreColumns(np.array([0.5]), [label])
+        evidence.compared(row, ScoreColumns(np.array([0.5]), ["ok"]))
+    assert evidence.comparison.agreement > 0.99
+    assert shadow(evidence, bars(shadow={"windows": 10**6, "agreement": 0.98})).word == "FAIL"
+
+
 def test_a_shadow_that_ran_out_of_time_is_no_proof_against_the_version():
     """[rollout-5.5]"""
     short = shadow(compared(50, 50, seconds=60.0), bars(shadow=DEMANDING))

@@ -160,6 +160,20 @@ def test_a_canary_that_breaks_a_bar_is_taken_back(plant):
     live(main, plant)
 
 
+def test_a_canary_that_is_not_wished_for_any_more_answers_for_nobody(plant):
+    """[rollout-2.3]"""
+
+    async def main(plant):
+        await wish(plant, canary={**CANARY, "windows": 10**6})
+        assert plant.models.rows["m"].scoring.beside.canary is not None
+        await plant.desire(m=1, seconds=3)
+        assert plant.rollout().phase is Phase.STEADY
+        assert plant.models.rows["m"].scoring.beside.canary is None
+        assert plant.engine.open() == [1]
+
+    live(main, plant)
+
+
 def test_a_candidate_with_windows_of_its_own_is_no_canary(plant):
     """[rollout-5.6]"""
     plant.publish(3, more='[window]\nkind = "tumbling"\nsize = "2"')
