@@ -1,12 +1,17 @@
 """Carries what the outbox holds to the broker: by priority, in order, a window at a time, at least
 once.  What had to be given up is told before anything else.
+
+Small batches of scores that wait together leave as one message: what a message costs us, the broker
+and the consumer is the same for one row as for many.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 
 import structlog
 
+from agent.core import scores
 from agent.core.errors import RefusedError, UnavailableError
 from agent.ports import Gap, Link, Outbox, Record
 
@@ -14,6 +19,9 @@ logger = structlog.get_logger(__name__)
 
 WINDOW = 16  # records under way; also how many a consumer may see twice after a lost link
 PAUSE_S = 0.5  # after a broker that says no for now
+SMALL_BYTES_MAX = 4096  # larger records gain little by leaving together
+
+Numbered = Sequence[tuple[int, Record]]
 
 
 class Uplink:
@@ -40,17 +48,35 @@ class Uplink:
         return len(told) == len(gaps)
 
     async def _carry(self) -> bool:
-        batch = await self._outbox.batch(0, WINDOW)
-        refusals = await asyncio.gather(*(self._send(record) for _, record in batch))
-        taken = []
-        for (record_id, _), why in zip(batch, refusals, strict=True):
+        messages = list(_together(await self._outbox.batch(0, WINDOW)))
+        if len(messages) == 1:
+            refusals = [await self._send_together(*messages[0])]
+        else:
+            refusals = await asyncio.gather(*(self._send_together(*one) for one in messages))
+        numbers = [number for members, _ in messages for number, _ in members]
+        taken, is_all = [], True
+        for number, why in zip(numbers, [why for each in refusals for why in each], strict=True):
             if why:
-                self._outbox.bury(record_id, why)
-            elif why is not None:
-                taken.append(record_id)
+                self._outbox.bury(number, why)
+            elif why is None:
+                is_all = False
+            else:
+                taken.append(number)
         if taken:
             self._outbox.accept(taken)
-        return None not in refusals
+        return is_all
+
+    async def _send_together(self, members: Numbered, payload: bytes) -> Sequence[str | None]:
+        """For each of `members`, which `payload` is made of, what `_send` says."""
+        if len(members) == 1:
+            return [await self._send(members[0][1])]
+        try:
+            await self._link.publish(members[0][1].topic, payload)
+        except RefusedError:  # of some of them it may be true
+            return await asyncio.gather(*(self._send(record) for _, record in members))
+        except UnavailableError:
+            return [None] * len(members)
+        return [""] * len(members)
 
     async def _send(self, record: Record) -> str | None:
         """Why the broker will never take it, empty if it has it; None: not this time."""
@@ -67,3 +93,20 @@ class Uplink:
         except UnavailableError:
             return None
         return ""
+
+
+def _together(batch: Numbered) -> Iterator[tuple[Numbered, bytes]]:
+    """The messages to send, and what each is made of."""
+
+    def kind(pair: tuple[int, Record]) -> tuple[str, bool]:
+        return pair[1].topic, len(pair[1].payload) <= SMALL_BYTES_MAX
+
+    for (_, is_small), group in groupby(batch, kind):
+        alike = list(group)
+        if not is_small or len(alike) == 1:
+            yield from (([pair], pair[1].payload) for pair in alike)
+            continue
+        at = 0
+        for count, payload in scores.join([record.payload for _, record in alike]):
+            yield alike[at : at + count], payload
+            at += count

@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -224,3 +225,68 @@ def test_whatever_fails_everything_arrives_and_a_record_twice_only_if_its_answer
     site.link.refuse = refuse
     site.run(seconds=1000.0)
     assert Counter(site.arrived) == Counter(range(records))
+
+
+def scored(first, rows):
+    body = {"schema": 1, "model": "m", "release": 1, "stream": "s", "epoch": 1, "seq": first}
+    columns = {"key": ["k"] * rows, "time": [1.0] * rows, "score": [0.5] * rows}
+    return Record("scores/m", orjson.dumps(body | columns), rows, 1, "s", "m", first)
+
+
+def rows_of(published):
+    return [
+        document["seq"] + n
+        for topic, payload in published
+        if topic == "scores/m"
+        for document in [orjson.loads(payload)]
+        for n in range(len(document["key"]))
+    ]
+
+
+def test_small_batches_that_wait_together_leave_as_one_message():
+    """[delivery-2.10]"""
+    site = Site(0)
+    site.box.add(Entry([scored(3 * n, 3) for n in range(WINDOW)]))
+    site.run()
+    assert len(site.link.published) == 1
+    assert rows_of(site.link.published) == list(range(3 * WINDOW))
+    assert site.box.depth()["records"] == 0
+
+
+def test_what_is_refused_together_is_tried_apart():
+    site = Site(0)
+    whole = [scored(n, 1) for n in range(4)]
+    site.box.add(Entry(whole))
+    bad = whole[2].payload
+
+    def refuse(topic, payload):
+        together = topic != "gap" and len(orjson.loads(payload)["key"]) > 1
+        return RefusedError("too large", 413) if together or payload == bad else None
+
+    site.link.refuse = refuse
+    site.run()
+    assert rows_of(site.link.published) == [0, 1, 3]
+    assert site.box.depth()["dead_letters"] == 1
+    assert site.gaps == ["2 2 1"]
+
+
+def test_what_is_lost_together_is_sent_again():
+    site, tries = Site(0), []
+    site.box.add(Entry([scored(n, 1) for n in range(4)]))
+
+    def refuse(_, payload):
+        tries.append(payload)
+        return UnavailableError("lost") if len(tries) < 3 else None
+
+    site.link.refuse = refuse
+    site.run()
+    assert rows_of(site.link.published) == [0, 1, 2, 3]
+    assert site.box.depth()["records"] == 0
+
+
+def test_what_is_no_score_leaves_by_itself_in_its_turn():
+    site = Site(0)
+    site.box.add(Entry([scored(0, 2), Record("t", b"7", 1, 1, "s", "m", 0), scored(2, 2)]))
+    site.run()
+    assert rows_of(site.link.published) == [0, 1, 2, 3]
+    assert site.arrived == [7]
