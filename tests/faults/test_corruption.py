@@ -55,6 +55,14 @@ def write(path, body):
 DAMAGES = (flip, cut, zero, remove)
 
 
+def garble_trust(store):
+    """Both copies of the floor."""
+    write(store / "vault" / "trust", b"no trust at all")
+    with closing(sqlite3.connect(store / "agent.db")) as connection, connection:
+        done = connection.execute("UPDATE document SET body=x'00ff' WHERE name='trust'")
+        assert done.rowcount == 1
+
+
 class Damaged:
     """An agent that scores release 2, stopped; its store is damaged and put back, many times."""
 
@@ -134,6 +142,30 @@ def damaged(broker, tmp_path, times, seed):
 def test_whatever_is_damaged_it_scores_again_by_itself_and_the_floor_holds(broker, tmp_path):
     """[durability-1.5] [durability-1.6]"""
     damaged(broker, tmp_path, 6, 7)
+
+
+def test_where_both_copies_of_the_floor_are_damaged_it_scores_and_installs_nothing(
+    broker, tmp_path
+):
+    """[durability-1.3] [durability-1.6]"""
+    with Site(broker, tmp_path) as site:
+        site.start()
+        first = site.deploy(zoo.mlp(tmp_path / "v1", name="m"))
+        site.stop()
+        garble_trust(tmp_path / "store")
+        site.start()
+        eventually(site.state, 30, "up")
+        rows = len(site.book("m").rows)
+        site.readings(
+            [{"ts": time.time() + n, **{f"f{i}": 0.1 for i in range(8)}} for n in range(5)]
+        )
+        site.scored("m", rows + 5)
+        site.desire("m", site.add(zoo.mlp(tmp_path / "v2", bias=1.0, name="m")))
+        eventually(lambda: (site.state() or {}).get("code", 200) != 200, 20, "it is refused")
+        state = site.state()
+        print(state["code"], state["why"])
+        assert site.model("m")["active"]["release"] == first
+        assert len(list((tmp_path / "store").glob("models/sha256/*.json"))) == 1
 
 
 @pytest.mark.soak

@@ -101,13 +101,13 @@ def offline(broker, folder, rows, outbox_mb):
 
 def test_hours_without_a_link_fit_and_are_soon_sent(broker, tmp_path):
     """[delivery-2.7] [delivery-2.8]"""
-    filled, _ = offline(broker, tmp_path, DAY_ROWS // 10, OUTBOX_MB / 5)
+    filled, _ = offline(broker, tmp_path, DAY_ROWS // 20, OUTBOX_MB / 8)
     assert filled["gaps"] == 0
 
 
 def test_what_does_not_fit_is_told_to_the_row(broker, tmp_path):
     """[delivery-2.4]"""
-    filled, _ = offline(broker, tmp_path, DAY_ROWS // 20, OUTBOX_MB / 32)
+    filled, _ = offline(broker, tmp_path, DAY_ROWS // 40, OUTBOX_MB / 64)
     assert filled["gaps"] > 0
 
 
