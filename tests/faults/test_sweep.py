@@ -22,6 +22,7 @@ END = {
     "quarantined": 1,
     "receipts": {(story.BAD, story.SECOND)},
     "rescored": True,
+    "condemned for good": True,
     "told": True,
 }
 NEVER_CONDEMNED = {"deaths_s": 0.001}

@@ -1,6 +1,7 @@
 """What a bad version has said is taken back, on a device in memory: kept, read, scored again."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import orjson
@@ -403,3 +404,21 @@ def test_where_it_began_is_noted_by_digest(plant):
         assert told["seq"] == 10
 
     live(main, plant)
+
+
+def test_a_condemned_version_is_not_even_loaded_after_a_crash_in_mid_rollback(plant):
+    """[rollout-6.4]"""
+
+    async def crash(plant):
+        await tried(plant, values=[4])
+        driver = plant.models.rows["m"].driver
+        bad = driver.now.candidate.digest
+        driver.now = replace(driver.now, phase=Phase.ROLLING_BACK, quarantined=(bad,))
+        plant.engine.loads.clear()
+
+    async def again(plant):
+        await settled(plant)
+        assert {release for release, _ in plant.engine.loads} == {1}
+        assert plant.rollout().active.release == 1
+
+    live(crash, plant, again)

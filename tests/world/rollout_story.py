@@ -11,6 +11,7 @@ import json
 import shutil
 import sqlite3
 from contextlib import closing
+from itertools import pairwise
 
 import pytest
 
@@ -77,6 +78,7 @@ def outcome(site, sent):
     readings = sorted(round(row[1]) - BASE for row in now.values())
     assert readings == list(range(sent)), "each reading has exactly one row that stands"
     assert all(_right(row) for row in now.values() if row[3] != BAD)
+    said = [books.rows[seq][3] for seq in sorted(books.rows)]
     model = site.model("m")
     receipts = eventually(lambda: rollbacks(site), 20, "a receipt of the rollback")
     stands = sum(row[3] == BAD for row in now.values())  # what the ring lost: [durability-2.3]
@@ -87,6 +89,7 @@ def outcome(site, sent):
         "quarantined": len(model["quarantined"]),
         "receipts": {(r["from"]["release"], r["to"]["release"]) for r in receipts},
         "rescored": receipts[-1]["rescored"] is not None,
+        "condemned for good": sum(b == BAD != a for a, b in pairwise(said)) <= 1,
         "told": stands == receipts[-1]["rescored"]["missing"],
     }
 
