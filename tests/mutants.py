@@ -239,7 +239,7 @@ MUTANTS: dict[str, tuple[list[str], list[Mutant]]] = {
             Mutant("if scored.release != release:", "if False:"),
             Mutant("if not good.takes(scored.values):", "if False:"),
             Mutant("            result.refused += scored.rows\n", ""),
-            Mutant("good.states_then.copy() if good.states_then", "good.states_then if False"),
+            Mutant("good.states_then.copy() if good.states_then", "None if good.states_then"),
             Mutant("result.rows += await", "_ = await"),
             Mutant("result.refused += len(part.times)", "pass"),
             Mutant("kept - self.rows - self.refused", "kept - self.rows"),
