@@ -133,6 +133,47 @@ def test_a_broker_with_the_wrong_certificate_gets_neither_password_nor_data(kind
     run(test)
 
 
+def renew(certs: Certificates, name: str) -> None:
+    """Another client certificate, written in two steps."""
+    made = certs.ca.issue_cert(name)
+    certs.client_cert_file.write_bytes(b"".join(pem.bytes() for pem in made.cert_chain_pems))
+    time.sleep(0.3)
+    made.private_key_pem.write_to_path(certs.client_key_file)
+
+
+def test_new_certificates_are_taken_into_use_by_a_planned_reconnect(tmp_path):
+    """[delivery-6.6]"""
+    certs = Certificates(tmp_path)
+    files = {"cert_file": str(certs.client_cert_file), "key_file": str(certs.client_key_file)}
+    with Broker(tls=certs, client_certs=True) as broker:
+        data = source(broker.url, ca_file=str(certs.ca_file), **files)
+        drive(data, stands(data))
+
+        async def test() -> None:
+            settings = Mqtt(url=broker.url, ca_file=str(certs.ca_file), reconnect_s_max=1, **files)
+            async with standing(settings) as link:
+                for n in range(3):
+                    stood = broker.log.read_text(encoding="utf-8").count(" as d (")
+                    await asyncio.to_thread(renew, certs, f"renewal-{n}@edge.test")
+
+                    def again(stood: int = stood) -> bool:
+                        said = broker.log.read_text(encoding="utf-8")
+                        return said.count(" as d (") == stood + 1
+
+                    await eventually_async(again, 10)
+                    await asyncio.wait_for(link.connected(), 10)
+                    await link.publish("t", b"%d" % n)
+
+        run(test)
+        began = broker.log.read_text(encoding="utf-8").count(" as d-data (")
+        came = drive(data, lambda _: "new certificates" in data.trouble())
+        came += drive(data, stands(data))
+        assert broker.log.read_text(encoding="utf-8").count(" as d-data (") == began + 1
+        came += drive(data, lambda more: len(payloads([*came, *more])) == 3)
+        assert payloads(came) == [b"0", b"1", b"2"]
+        data.close()
+
+
 def test_a_client_certificate_lets_us_in(tmp_path):
     shown = Certificates(tmp_path)
 

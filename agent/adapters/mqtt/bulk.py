@@ -73,6 +73,7 @@ class MqttSource(Source):
         self._redial = self._options.redial()
         self._dialler = Dialler(self._options)
         self._next_dial = 0.0
+        self._look_at = 0.0  # when the connection is next seen to
         self._client: Feed | None = None
         self._parts: list[bytes] = []  # of a packet that has not come whole
         self._skip = 0  # bytes to come of a packet that is not taken in
@@ -166,11 +167,16 @@ class MqttSource(Source):
             if not self._dialler.is_busy and now >= self._next_dial:
                 self._dialler.start()
             return now + TICK_S if self._dialler.is_busy else self._next_dial
+        if now < self._look_at:  # we are asked after each read
+            return self._look_at
+        self._look_at = now + TICK_S
         client.keep_alive()
         if client.socket() is None:
             self._drop(f"the broker {self._options.where} does not answer any more")
         elif not self._answered and now - self._began > CONNACK_S_MAX:
             self._drop(f"the broker {self._options.where} took the connection but does not answer")
+        elif self._is_up and self._options.renewed():
+            self._drop("there are new certificates: connecting afresh")
         return now + TICK_S if self._client else self._next_dial
 
     def trouble(self) -> str:

@@ -5,6 +5,7 @@ certificates are read at every connect, so that they can be rotated under a runn
 while it connects: for threads that may wait.
 """
 
+import contextlib
 import random
 import socket
 import ssl
@@ -85,6 +86,7 @@ class Options:
         self._takes_any = takes_any and not self._is_ws
         self._login = login
         self._retains = retains
+        self._stamps = self._stamped()
         if self._user and not self._is_tls and self.host not in _LOOPBACK:
             log.warning("password_in_clear", broker=self.where, advice="use mqtts:// or wss://")
 
@@ -125,6 +127,7 @@ class Options:
         if self._user:
             client.username_pw_set(self._user, self._password())
         if self._is_tls:
+            self._stamps = self._stamped()
             client.tls_set_context(self._context())
         keepalive_s = max(1, round(self._settings.keepalive_s * KEEPALIVE_SHARE))
         try:
@@ -140,6 +143,31 @@ class Options:
                 client.connect(self.host, self.port, keepalive_s)
         except (OSError, ValueError) as error:
             raise UnavailableError(self._why(error)) from error
+
+    def renewed(self) -> bool:
+        """Whether certificates on disk are others than those last connected with, and usable.
+
+        Half of a change is none: the key may be written after its certificate.
+        """
+        if self._stamped() == self._stamps:
+            return False
+        try:
+            self._context()
+        except UnavailableError:
+            return False
+        return True
+
+    def _stamped(self) -> list[tuple[int, int, int]]:
+        """What tells the files of the certificates from later ones; none, where others say."""
+        ask = self._settings
+        names = () if self._login is not None else (ask.ca_file, ask.cert_file, ask.key_file)
+        stamps = []
+        for name in names if self._is_tls else ():
+            with contextlib.suppress(OSError):
+                if name:
+                    found = Path(name).stat()
+                    stamps.append((found.st_ino, found.st_mtime_ns, found.st_size))
+        return stamps
 
     def refusal(self, reason: ReasonCode) -> str:
         """What to tell a person when the broker's answer to CONNECT was no."""

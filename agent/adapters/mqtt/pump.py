@@ -213,6 +213,9 @@ class Pump:
                     self.trouble = link.doubt
                     self._ears.stands()
                     log.info("mqtt_up", broker=self._options.where)
+                if link.is_up and not self._renew.is_set() and self._options.renewed():
+                    log.info("mqtt_renewing", why="there are new certificates")
+                    self._renew.set()
                 if self._bounce.is_set():
                     link.close("connecting afresh")
                 if self._renew.is_set() and self._drained(link):
