@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from agent.core.acceleration import Accelerators
 from agent.core.clouds import Aws, Azure
 from agent.core.errors import RefusedError
 from agent.core.manifest import Name, Seconds, first_complaint
@@ -161,12 +162,8 @@ class Engine(_Section):
     start_s_max: Annotated[float, Field(gt=0)] = 30.0  # of an empty worker
     load_s_max: Annotated[float, Field(gt=0)] = 600.0
     run_s_max: Annotated[float, Field(gt=0)] = 10.0  # a run longer than this is a hang
-    shadow_share: Annotated[float, Field(gt=0, le=16)] = (
-        0.25  # of one core, for one heard by nobody
-    )
-    golden_s: Annotated[float, Field(ge=0.1)] = (
-        10.0  # between proofs that the live session is right
-    )
+    shadow_share: Annotated[float, Field(gt=0, le=16)] = 0.25  # of a core, for one nobody hears
+    golden_s: Annotated[float, Field(ge=0.1)] = 10.0  # between proofs of the live session
     deaths_max: Annotated[int, Field(ge=1, le=100)] = 3  # of one version's worker within deaths_s
     deaths_s: Annotated[float, Field(gt=0)] = 300.0
     domains: tuple[str, ...] = ()  # operator sets models may use beside ONNX's and onnxruntime's
@@ -256,6 +253,7 @@ class Config(_Section):
     http: Http = Http()
     report: Report = Report()
     engine: Engine = Engine()
+    accelerators: Accelerators = Accelerators()
     stream: tuple[Stream, ...] = ()
     model: tuple[FactoryModel, ...] = ()
 

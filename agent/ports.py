@@ -211,6 +211,12 @@ class Session(Protocol):
         """End the worker at once (it hangs); the next collect raises WorkerLostError."""
         ...
 
+    def distrust(self, why: str) -> None:
+        """Its accelerator gives wrong answers, and `why` says which: end the worker as `kill` does;
+        `revive` then asks the next provider.
+        """
+        ...
+
     def close(self) -> None:
         """Give back all it holds.  Idempotent."""
         ...
@@ -232,6 +238,10 @@ class Engine(Protocol):
             MisfitError: they do not fit this device (opset too new, provider, memory).
             UnavailableError: no worker could be started.
         """
+        ...
+
+    def doing(self, ref: ModelRef) -> str:
+        """On whom `ref` is being loaded just now, and for how long; empty if it is not."""
         ...
 
     def providers(self) -> Sequence[str]: ...

@@ -65,20 +65,19 @@ class InlineEngine:
         self, ref: ModelRef, folder: Path, manifest: Manifest, *, background: bool
     ) -> "InlineSession":
         """A session on the first wished provider that works; see the port for what it raises."""
-        told = brief(
-            manifest,
-            sealed=ref if self._sealed else None,
-            domains=self._domains,
-            outfit=self._outfit,
-        )
+        seal = ref if self._sealed else None
+        told = brief(manifest, sealed=seal, domains=self._domains, outfit=self._outfit)
         return InlineSession(ref, folder, manifest, told, self._run_s, background=background)
+
+    def doing(self, ref: ModelRef) -> str:  # noqa: ARG002, D102  it is not told here
+        return ""
 
     def providers(self) -> Sequence[str]:
         """Providers of this build of onnxruntime, best first, by our names."""
         return providers.known(compiled_in())
 
     def jail(self) -> str:
-        """The layers that hold a worker in."""
+        """The layers that hold a worker in: none."""
         return "none"
 
     def version(self) -> str:
@@ -163,12 +162,11 @@ class InlineSession:
         except Exception as failure:  # onnxruntime's errors share no base but this
             if self._lost:
                 raise WorkerLostError(self._lost) from failure
+            error = of_run(failure).why
             if is_device(failure, self.provider):  # a fresh session may find it again
                 self.device_lost = True
-                self._lost = f"the session of {self.ref} lost its device: {of_run(failure).why}"
-                self._signal.send(b"\0")
+                self._lost = f"the session of {self.ref} lost its device: {error}"
                 raise WorkerLostError(self._lost) from failure
-            error = of_run(failure).why
         took = (time.perf_counter_ns() - started) / 1e6
         self._answers.append(Answer(job, outputs, took, error))
         self._signal.send(b"\0")
@@ -183,8 +181,6 @@ class InlineSession:
         if self._lost:
             raise WorkerLostError(self._lost)
         return []
-
-    # ---- control --------------------------------------------------------------------------------
 
     def golden(self) -> GoldenResult:
         """Run the golden samples and compare; raises WorkerLostError."""
@@ -241,6 +237,12 @@ class InlineSession:
         self._lost = f"the session of {self.ref} was ended because it did not answer"
         self._options.terminate = True
         self._signal.send(b"\0")
+
+    def distrust(self, why: str) -> None:
+        """End the session; `revive` leaves its accelerator out."""
+        self._brief["avoid"][self.provider] = f"it went wrong while serving: {why}"
+        self.device_lost = True
+        self.kill()
 
     def close(self) -> None:
         """Give back all it holds.  Idempotent."""

@@ -13,13 +13,14 @@ import structlog
 
 from agent.adapters.files import FileStore
 from agent.adapters.sqlite.outbox import SqliteOutbox
-from agent.app import choices, dialects, memory, roster
+from agent.app import choices, dialects, engines, memory, roster
 from agent.config import Config
 from agent.core.packages import Package
 from agent.core.topics import Topics
 from agent.ports import Engine, Fetcher, Journal, Link, Ring
 from agent.runtime.branch import Branch
 from agent.runtime.chunked import ChunkedFetcher
+from agent.runtime.climbing import Climber
 from agent.runtime.commands import Commands
 from agent.runtime.events import Events
 from agent.runtime.freshness import Freshness
@@ -105,7 +106,7 @@ class Body:
             store=store,
             link=control.link,
             repository=control.repository,
-            engine=choices.engine(config),
+            engine=engines.engine(config, journal),
             fetcher=choices.fetcher(config, behind, rooms, control.block_bytes_max),
             resolver=resolver,
             trust=trust,
@@ -156,6 +157,7 @@ class Body:
         )
         wishes.refusals.update(self.left_out)
         prover = Prover(models, self.clock, config.engine.golden_s)
+        climber = Climber(models, self.clock, every_s=config.accelerators.climb, tell=events.tell)
         freshness = Freshness(
             models,
             self.fetcher,
@@ -212,7 +214,7 @@ class Body:
             watchman = Watchman(self.lane, self.outbox, events, self.clock, lambda: reporter.report)
             await wishes.remember(list(config.device.groups))
             uplink = Uplink(self.outbox, self.link, events.gap)
-            works = (self.link, reporter, wishes, uplink, watchman, prover)
+            works = (self.link, reporter, wishes, uplink, watchman, prover, climber)
             running = [tasks.create_task(work.run()) for work in works]
             running.append(tasks.create_task(router.run(tasks)))
             if self.repository is not None and isinstance(self.fetcher, ChunkedFetcher):

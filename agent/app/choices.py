@@ -24,7 +24,7 @@ from agent.core.packages import Package
 from agent.core.streams import StreamSpec
 from agent.core.topics import Topics
 from agent.core.trust import Kind, UntrustedError
-from agent.ports import Clock, Engine, Faces, Fetcher, Journal, Link, Signer, Source, Store, Vault
+from agent.ports import Clock, Faces, Fetcher, Journal, Link, Signer, Source, Store, Vault
 from agent.runtime.archive import Archive
 from agent.runtime.chunked import ChunkedFetcher
 from agent.runtime.intake import Intake
@@ -92,17 +92,6 @@ def broker(config: Config, rooms: ExitStack) -> Broker:
     rooms.callback(embedded.stop)
     url = embedded.url_of(config.mqtt.version)
     return Broker(config.mqtt.model_copy(update={"url": url}), resends_plainly=True)
-
-
-def engine(config: Config) -> Engine:
-    """Versions in worker processes, or in this one where the device is too small for that."""
-    if config.engine.isolation == "inline":
-        from agent.adapters.onnx import InlineEngine
-
-        return InlineEngine(domains=config.engine.domains, run_s=config.engine.run_s_max)
-    from agent.adapters.processes import Limits, ProcessEngine
-
-    return ProcessEngine(Limits.of(config.engine))
 
 
 def fetcher(config: Config, link: Link, rooms: ExitStack, block_bytes_max: int) -> Fetcher:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent.core import wording
+from agent.core.accelerators import Placement
 from agent.core.manifest import finite
 
 SCHEMA = 1
@@ -23,6 +24,8 @@ class Version:
     version: str = ""
     provider: str = ""
     wanted: str = ""
+    fallback: str = ""  # why they differ
+    placement: Placement = field(default_factory=Placement)
 
     def document(self) -> dict[str, Any]:
         """As `active`, `known_good` or `candidate` in the reported document."""
@@ -33,6 +36,7 @@ class Version:
         }
         if self.provider:
             full |= {"provider": self.provider, "wanted": self.wanted or self.provider}
+            full |= {"fallback": self.fallback, "placement": self.placement.document()}
         return full
 
 

@@ -29,7 +29,8 @@ HEIR_S_MAX = 10.0  # for the version that takes over: what kills workers kills t
 
 class Healer:
     """`condemned` is told of a version that should serve no more, and why, and says whether another
-    is about to take over; `changed` is told of any news.  Both are called from other threads.
+    is about to take over; `fell` of a model whose version came back on a lesser provider, and why;
+    `changed` of any news.  All are called from other threads.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Healer:
         condemned: Callable[[str, ModelRef, str], bool],
         changed: Callable[[], None],
         random: Random,
+        fell: Callable[[str, str], None] = lambda *_: None,
     ) -> None:
         self._lane = lane
         self._pool = pool
@@ -51,6 +53,7 @@ class Healer:
         self._deaths_s = deaths_s
         self._condemned = condemned
         self._changed = changed
+        self._fell = fell
         self._random = random
         self._deaths: dict[ModelRef, deque[float]] = {}
         self._stopping = threading.Event()
@@ -84,6 +87,7 @@ class Healer:
         for tries, delay_s in enumerate(waits, 1):
             if self._stopping.is_set() or seat.closed:
                 return
+            before = seat.session.provider
             try:
                 seat.session.revive()
             except (UnavailableError, UnfitError, MisfitError) as error:
@@ -95,5 +99,8 @@ class Healer:
             else:
                 logger.info("worker revived", model=str(seat.ref))
                 self._lane.call(seat.revived)
+                if (now := seat.session.provider) not in (before, seat.session.wanted):
+                    why = f"{seat.ref} fell from {before} to {now}: {seat.session.fallback}"
+                    self._fell(scoring.model, why)
                 self._changed()
                 return

@@ -74,6 +74,22 @@ class Placing:
         except (UnfitError, MisfitError, UnavailableError) as error:
             return None, str(error)
 
+    async def climb(self, seat: Seat) -> str:
+        """Put the version of `seat` on something better, in a fresh worker beside it; why that is
+        not to be had, empty if it now serves.
+        """
+        manifest, need = await self._need(seat.ref)
+        try:
+            async with self._assessor.placed(
+                seat.ref, need, manifest.runtime.memory, active_bytes=_rss_bytes(seat)
+            ) as decided:
+                if isinstance(decided, DropFirst):
+                    return "there is no memory for a second worker beside the active one"
+                await self._room.climb(seat)
+        except (UnfitError, MisfitError, UnavailableError) as error:
+            return str(error)
+        return ""
+
     async def _need(self, ref: ModelRef) -> tuple[Manifest, Need]:
         folder = await asyncio.to_thread(self._store.path_of, ref)
         if folder is None:

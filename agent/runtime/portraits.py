@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from agent.core.accelerators import Placement
 from agent.core.health import Counts, ModelHealth, Version
 from agent.core.names import ModelRef
 from agent.core.rollout import Blame, Phase, Rollout
@@ -31,7 +32,13 @@ def portrait(model: Model, seen: Moment, refusal: str, receipt: Mapping[str, Any
         state=_state(rollout, active, refusal, unwell=seen.lost or bool(broken)),
         phase=str(rollout.phase),
         progress=works.progress if rollout.phase is not Phase.STEADY else 1.0,
-        why=model.driver.weather or rollout.reason or refusal or model.trouble or broken,
+        why=works.room.doing(rollout.candidate)
+        or model.driver.weather
+        or rollout.reason
+        or refusal
+        or model.trouble
+        or broken
+        or _fallback(active),
         warnings=works.warnings,
         active=active,
         known_good=_version(model, rollout.known_good),
@@ -63,7 +70,16 @@ def _version(model: Model, ref: ModelRef | None) -> Version | None:
         version=package.version if package is not None else "",
         provider=seat.session.provider if seat is not None else "",
         wanted=seat.session.wanted if seat is not None else "",
+        fallback=seat.session.fallback if seat is not None else "",
+        placement=seat.session.placement if seat is not None else Placement(),
     )
+
+
+def _fallback(active: Version | None) -> str:
+    if active is None or active.provider == active.wanted or not active.provider:
+        return ""
+    why = f": {active.fallback}" if active.fallback else ""
+    return f"runs on {active.provider} and not on {active.wanted}{why}"
 
 
 def _state(rollout: Rollout, active: Version | None, refusal: str, *, unwell: bool) -> str:

@@ -1,8 +1,8 @@
 """Readiness that is true: the live session reproduces its golden outputs, again and again.
 
 A session that answers is not yet one that answers right: a driver, a GPU or memory may go bad
-under it.  Wrong outputs are healed by a fresh worker; if that one is wrong too, the version is
-condemned.
+under it.  Wrong outputs are healed by a fresh worker; if that one is wrong too, by the
+next provider; and where the CPU itself is wrong, the version is condemned.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from agent.core.accelerators import CPU
 from agent.core.names import ModelRef
 from agent.ports import Clock, WorkerLostError
 from agent.runtime.models import Model, Models
@@ -57,10 +58,12 @@ class Prover:
         if result.ok:
             return
         logger.error("the live session is wrong", model=str(seat.ref), why=result.why)
-        if before is not None and before.ref == seat.ref and before.why:
-            self._models.condemned(model.name, seat.ref, f"went wrong while serving: {result.why}")
-        else:
+        if before is None or before.ref != seat.ref or not before.why:
             seat.session.kill()  # a fresh worker may be right
+        elif seat.session.provider != CPU:
+            seat.session.distrust(result.why)  # and if not, another provider
+        else:
+            self._models.condemned(model.name, seat.ref, f"went wrong while serving: {result.why}")
 
     def why_not(self, name: str) -> str:
         """Why the active version of a model cannot be relied on; empty if it can."""

@@ -107,6 +107,37 @@ class Room:
             future.add_done_callback(_close_late)
             raise
 
+    async def climb(self, seat: Seat) -> None:
+        """Load the version of `seat` once more; where that worker runs on something better, the
+        stream is its, and windows and state go on.
+
+        Raises:
+            MisfitError: it runs on nothing better; the text says why.
+            UnfitError, UnavailableError: it does not load now, or was swapped away meanwhile.
+        """
+        folder = await asyncio.to_thread(self._store.path_of, seat.ref)
+        if folder is None:
+            raise UnavailableError(f"the files of {seat.ref} are not in the store")
+        fresh = await self._uncancelled(lambda: self._load(seat.ref, folder, seat.manifest, True))
+        if fresh.session.provider == seat.session.provider:
+            await asyncio.to_thread(fresh.session.close)
+            raise MisfitError(fresh.session.fallback)
+        await asyncio.to_thread(fresh.session.serve)
+
+        def swap() -> bool:
+            if self.scoring.slot.seat is not seat or seat.closed:
+                return False
+            self.scoring.swap(fresh)
+            return True
+
+        if not await self.on_lane(swap):
+            await asyncio.to_thread(fresh.session.close)
+            raise UnavailableError(f"{seat.ref} does not serve any more")
+        self.seats[seat.ref] = fresh
+        self._retired.add(seat)
+        if not await self.on_lane(lambda: seat in self.scoring.seats()):
+            await self._close(seat)
+
     async def watch(self, trace: SwapTrace) -> None:
         """Follow the stream for a receipt from now on."""
         trace.rss_before = self.rss_bytes()
@@ -189,6 +220,10 @@ class Room:
     def holds(self, ref: ModelRef | None) -> bool:
         """Whether a session of `ref` is still there."""
         return any(seat.ref == ref for seat in [*self.seats.values(), *self._retired])
+
+    def doing(self, ref: ModelRef | None) -> str:
+        """On whom `ref` is being loaded just now, for a person; empty if it is not."""
+        return self._engine.doing(ref) if ref is not None else ""
 
     def rss_bytes(self) -> int:
         """Of all its workers."""

@@ -127,6 +127,11 @@ class ScriptedSession:
         self.dead = ""
         self.revived += 1
 
+    def distrust(self, why: str) -> None:
+        self.distrusted = why
+        self.device_lost = True
+        self.kill()
+
     def kill(self) -> None:
         self.kills += 1
         self.die("killed, it took too long")
@@ -185,6 +190,9 @@ class ScriptedEngine:
         for made in self.made.values():
             for session in made:
                 session.close()
+
+    def doing(self, ref: ModelRef) -> str:
+        return ""
 
     def providers(self) -> Sequence[str]:
         return ["cpu"]

@@ -104,6 +104,7 @@ class Site:
         self.models = list(models)
         self.settings = settings
         self.environ = {}  # of the agent, over this process's own
+        self.python = sys.executable  # what runs the agent
         self.program = "agent"  # or what runs it and does something to it
         self.books, self.events, self.reported = {}, [], None
         self.reports = []
@@ -170,7 +171,7 @@ class Site:
         """Start the agent as a process."""
         log = (self.folder / "agent.log").open("ab")
         env = {**os.environ, "PYTHONPATH": str(ROOT), **self.environ}
-        command = [sys.executable, "-m", self.program, "run", "--config", str(self.config())]
+        command = [self.python, "-m", self.program, "run", "--config", str(self.config())]
         self.process = subprocess.Popen(
             command, stdout=log, stderr=log, env=env, start_new_session=True
         )

@@ -19,7 +19,7 @@ from agent.core.accelerators import AUTO, CPU, Outfit, Trial, key_of
 from agent.core.brief import Brief, brief
 from agent.core.manifest import Manifest
 from agent.core.names import ModelRef
-from agent.ports import Notes
+from agent.ports import Notes, WorkerLostError
 from agent.worker.providers import satisfies
 
 PROBE_ARENA_BYTES = 1 << 16
@@ -74,12 +74,33 @@ class ProcessEngine:
             trials = self._trials(ref, folder, manifest, told)
             told["providers"] = resolved(told, trials)
 
+        while True:
+            session = self._session(
+                ref, folder, manifest, told, background=background, trials=trials
+            )
+            if session.provider == CPU or not (doubt := _doubt(session)):
+                return session
+            session.close()
+            log.warning("engine.not_trusted", model=str(ref), provider=session.provider, why=doubt)
+            told["avoid"][session.provider] = doubt  # the next may do better; the CPU is the judge
+
+    def _session(
+        self,
+        ref: ModelRef,
+        folder: Path,
+        manifest: Manifest,
+        told: Brief,
+        *,
+        background: bool,
+        trials: Sequence[Trial] = (),
+    ) -> WorkerSession:
         def doing(provider: str) -> None:
             if provider:
                 self._doing[ref] = (provider, time.monotonic())
             else:
                 self._doing.pop(ref, None)
 
+        shelf = self._shelf(ref, told)  # asks: not while a worker is awaited
         with self._awaited() as hello:
             return WorkerSession(
                 ref,
@@ -89,7 +110,7 @@ class ProcessEngine:
                 self._limits,
                 background=background,
                 dial=self._dial,
-                shelf=self._shelf(ref, told),
+                shelf=shelf,
                 hello=hello,
                 told=doing,
                 trials=trials,
@@ -112,16 +133,7 @@ class ProcessEngine:
         def load(provider: str) -> WorkerSession:
             alone = {**told, "providers": [provider], "require": provider, "avoid": {}}
             alone["outfit"] = dict(told["outfit"])
-            return WorkerSession(
-                ref,
-                folder,
-                manifest,
-                alone,
-                self._limits,
-                background=True,
-                dial=self._dial,
-                shelf=self._shelf(ref, alone),
-            )
+            return self._session(ref, folder, manifest, alone, background=True)
 
         here = [one for one in self.providers() if satisfies(told["require"], one)]
         key = key_of(self._place(), told["outfit"], told["threads"], here)
@@ -208,3 +220,15 @@ class ProcessEngine:
             self._hello = {**hello, "jail": on, "without": without}
             self._lock.notify_all()
             return self._hello
+
+
+def _doubt(session: WorkerSession) -> str:
+    """Why an accelerator does not run this version right; empty if it does."""
+    try:
+        golden = session.golden()
+    except WorkerLostError as error:
+        if session.device_lost:
+            return str(error)
+        session.close()
+        raise
+    return "" if golden.ok else golden.why

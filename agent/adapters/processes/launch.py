@@ -72,7 +72,7 @@ def package_folders() -> list[str]:
         UnavailableError: one is not installed.
     """
     folders = {str(Path(agent.__file__).resolve().parent.parent): None}
-    for name in ("numpy", "onnxruntime"):
+    for name in ("onnxruntime", "numpy"):  # two environments may hold the first: ours comes first
         spec = importlib.util.find_spec(name)
         if spec is None or spec.origin is None:
             raise UnavailableError(f"{name} is not installed; install edge-model-agent[cpu]")

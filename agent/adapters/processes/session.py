@@ -57,7 +57,7 @@ class WorkerSession:
         """
         self.ref = ref
         self.jobs_max = JOBS_MAX
-        self.device_lost = False
+        self.device_lost = self._distrusted = False
         self._brief, self._limits, self._trials = brief, limits, trials
         self._birth = Birth(
             ref=ref,
@@ -118,7 +118,7 @@ class WorkerSession:
 
     def _gone(self) -> WorkerLostError:
         self._child.signal_of_death()  # so that it is known how it ended
-        self.device_lost = self._child.lost_its_device
+        self.device_lost = self._child.lost_its_device or self._distrusted
         return WorkerLostError(f"the worker of {self.ref} {self._child.epitaph()}")
 
     # ---- control --------------------------------------------------------------------------------
@@ -136,7 +136,7 @@ class WorkerSession:
         except WorkerLostError as error:
             why = f"the worker {error} while it ran the golden samples"
             if self._child.signal_of_death() not in CRASHES:
-                raise WorkerLostError(f"the worker of {self.ref} {error}") from error
+                raise self._gone() from error
         return GoldenResult(ok=False, samples=0, why=why, blame="unfit")
 
     def measure(self) -> Measures:
@@ -205,8 +205,14 @@ class WorkerSession:
         self._pipe = Pipe(child, JOBS_MAX, self._limits.arena_bytes)
         self.provider, self.fallback = answer["provider"], answer["fallback"]
         self.placement = placement(answer, self._trials)
-        self._lost, self.device_lost = "", False
+        self._lost, self.device_lost, self._distrusted = "", False, False
         old.close(at_once=True)
+
+    def distrust(self, why: str) -> None:
+        """End the worker, and hold its accelerator to be the cause: `revive` leaves that out."""
+        self._distrusted = True
+        self._birth.brief["avoid"][self.provider] = f"it went wrong while serving: {why}"
+        self._child.kill()
 
     def kill(self) -> None:
         """End the worker at once."""

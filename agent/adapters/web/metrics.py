@@ -43,6 +43,7 @@ class _Collector:
         yield from _agent(self._report)
         yield from _streams(self._report)
         yield from _versions(self._report)
+        yield from _placement(self._report)
         yield from _rollouts(self._report)
         yield from _accounts(self._report)
         yield from _performance(self._report)
@@ -131,6 +132,34 @@ def _versions(report: HealthReport) -> Iterator[Metric]:
         "Whether the active version runs on another provider than was wanted.",
         [(key, v.wanted not in ("", v.provider)) for key, v in active],
         MODEL,
+    )
+
+
+def _placement(report: HealthReport) -> Iterator[Metric]:
+    """Where active versions really run."""
+    active = [(key, m.active.placement) for key, m in _models(report) if m.active]
+    yield _gauge(
+        "model_nodes_ratio",
+        "Share of the active version's graph that a provider runs.",
+        [((*key, name), share) for key, p in active for name, share in p.nodes.items()],
+        (*MODEL, "provider"),
+    )
+    yield _gauge(
+        "model_time_ratio",
+        "Share of the active version's time that a provider takes, when it was loaded.",
+        [((*key, name), share) for key, p in active for name, share in p.time.items()],
+        (*MODEL, "provider"),
+    )
+    yield _gauge(
+        "model_trial_seconds",
+        "Of one row on a provider that was tried for the active version, and proved itself.",
+        [
+            ((*key, trial.provider), trial.sample_ms / 1e3)
+            for key, p in active
+            for trial in p.trials
+            if not trial.why
+        ],
+        (*MODEL, "provider"),
     )
 
 
