@@ -10,7 +10,7 @@ from agent.core.latency import Latency, Recent
 from agent.core.samples import Reservoir
 from agent.core.scores import ScoreColumns
 
-SLICE_S, SLICES = 5.0, 5  # of the recent latencies: long enough that a hiccup is not all of them
+SLICE_S, SLICES = 4.0, 4  # of the recent latencies: long enough that a hiccup is not all of them
 RSS_SLACK_BYTES = 64 * 2**20  # what a worker may grow by in any case: arenas, code paged in
 LATEST_ROWS = 2048
 RSS_RATIO = 2.0  # what it may grow to, of what it took when it had been proven
