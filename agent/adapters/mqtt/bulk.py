@@ -72,13 +72,11 @@ class MqttSource(Source):
         self._clock = clock
         self._redial = self._options.redial()
         self._dialler = Dialler(self._options)
-        self._next_dial = 0.0
-        self._look_at = 0.0  # when the connection is next seen to
+        self._next_dial = self._look_at = 0.0  # when the connection is next made, or seen to
         self._client: Feed | None = None
         self._parts: list[bytes] = []  # of a packet that has not come whole
         self._skip = 0  # bytes to come of a packet that is not taken in
-        self._have = 0
-        self._need = 2
+        self._have, self._need = 0, 2
         self._answered = False  # CONNACK came: packet ids of this connection may be used
         self._is_up = False
         self._began = 0.0
@@ -175,8 +173,6 @@ class MqttSource(Source):
             self._drop(f"the broker {self._options.where} does not answer any more")
         elif not self._answered and now - self._began > CONNACK_S_MAX:
             self._drop(f"the broker {self._options.where} took the connection but does not answer")
-        elif self._is_up and self._options.renewed():
-            self._drop("there are new certificates: connecting afresh")
         return now + TICK_S if self._client else self._next_dial
 
     def trouble(self) -> str:
