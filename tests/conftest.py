@@ -29,6 +29,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(inside[0])
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What passing tests measured: of the faults, and of those marked `figures`."""
+    told = [
+        report
+        for report in terminalreporter.getreports("passed")
+        if ("faults" in report.keywords or "figures" in report.keywords) and report.capstdout
+    ]
+    if told:
+        terminalreporter.section("figures")
+    for report in told:
+        terminalreporter.write_line(report.nodeid.rpartition("::")[2])
+        for line in report.capstdout.strip().splitlines():
+            terminalreporter.write_line(f"    {line.strip()}")
+
+
 @pytest.fixture
 def free_port() -> int:
     return world.free_port()

@@ -15,6 +15,7 @@ from agent.core.evidence import Evidence
 from agent.core.manifest import Bars
 from agent.core.scores import ScoreColumns
 
+pytestmark = pytest.mark.figures
 SENSORS = 8
 PERIOD_S = 0.25  # between batches
 THRESHOLD = 0.8
@@ -104,11 +105,10 @@ def caught(candidate, runs, first=10_000):
     return sum(rollout(first + seed, candidate).word == "FAIL" for seed in range(runs))
 
 
-def test_a_version_of_the_same_quality_is_not_failed_by_chance(capsys):
+def test_a_version_of_the_same_quality_is_not_failed_by_chance():
     """[rollout-5.10] At most 1 of 200."""
     false = caught(Candidate(), 200, first=0)
-    with capsys.disabled():
-        print(f"\n  same quality, failed by chance: {false} of 200")
+    print(f"same quality, failed by chance: {false} of 200")
     assert false <= 1
 
 
@@ -121,9 +121,8 @@ def test_a_version_of_the_same_quality_is_not_failed_by_chance(capsys):
         ("runs take 4 times as long", Candidate(slow=4.0)),
     ],
 )
-def test_a_version_that_is_worse_by_a_stated_effect_is_caught(what, candidate, capsys):
+def test_a_version_that_is_worse_by_a_stated_effect_is_caught(what, candidate):
     """[rollout-5.11] At least 99 of 100."""
     found = caught(candidate, 100)
-    with capsys.disabled():
-        print(f"\n  {what}, caught: {found} of 100")
+    print(f"{what}, caught: {found} of 100")
     assert found >= 99
