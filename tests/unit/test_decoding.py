@@ -414,3 +414,25 @@ def test_a_document_that_looks_like_the_others_hides_no_second_member(before, do
     block = decode(dec, *documents)
     assert block.rejected.get("duplicate_key", 0) == len(twice)
     assert len(block) == len(documents) - len(twice)
+
+
+def test_many_payloads_give_what_each_gives_alone():
+    """More than are decoded at once, with everything that goes wrong strewn in."""
+    odd = [
+        b"",
+        b"7",
+        b'{"temp":"hot"}',
+        b'[{"temp":1},{"temp":"x"},{"temp":3}]',
+        b'{"temp":1,"temp":2}',
+    ]
+    many = []
+    for n in range(3000):
+        many.append(b'{"id":"k%d","ts":%d.5,"temp":%d,"pad":"%s"}' % (n % 7, NOW, n, b"x" * 150))
+        if n % 300 == 0:
+            many += [odd[n // 300 % len(odd)], b"[" + many[-1] + b"]"]
+    whole, single = decoder(key="id", time="ts"), decoder(key="id", time="ts")
+    block = decode(whole, *many)
+    alone = [decode(single, one) for one in many]
+    assert rows(whole, block) == [row for one in alone for row in rows(single, one)]
+    assert Counter(block.rejected) == sum((Counter(one.rejected) for one in alone), Counter())
+    assert block.readings == sum(one.readings for one in alone) > 3000

@@ -9,8 +9,9 @@ What becomes of a document depends on that document alone, never on its neighbou
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -24,6 +25,7 @@ from agent.core.formats.records import Picker, RejectError, object_of, told
 _DIGITS_MAX = 310  # an integer with more is beyond every float
 _BLANK = b" \t\r\n"
 _PROVED_AT_ONCE = 32  # where a whole batch cannot be proved
+_PIECE_BYTES = 128 * 1024  # decoded and made columns at once, while its rows are in the cache
 _REFUSALS = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
@@ -87,16 +89,25 @@ class JsonReader:
             payloads, origin = _lines_of(payloads, origin)
         if self._shape is None:
             return self._read_plainly(payloads, origin, tally)
+        found = [
+            self._read_piece(self._shape, payloads[some], origin[some], tally)
+            for some in _pieces(payloads)
+        ]
+        return found[0] if len(found) == 1 else _joined(found)
+
+    def _read_piece(
+        self, shape: Shape, payloads: Sequence[bytes], origin: Sequence[int], tally: Tally
+    ) -> Found:
         units = self._decoded(payloads, origin, tally)
         if units.rows:
-            table = Table(self._shape, units.rows)
+            table = Table(shape, units.rows)
             if self._proof.holds(units.texts, table):
                 return self._found(table, units.origin_of_rows())
-            units = self._singles(self._shape, units, tally)
+            units = self._singles(shape, units, tally)
         if not units.rows:
             empty = [np.empty(0) for _ in range(self._width)]
             return Found([], empty, [] if self._has_time else None, [] if self._has_key else None)
-        return self._found(Table(self._shape, units.rows), units.origin_of_rows())
+        return self._found(Table(shape, units.rows), units.origin_of_rows())
 
     def _found(self, table: Table, origin: Sequence[int]) -> Found:
         columns = [table.fields[i] for i in self._order]
@@ -242,6 +253,31 @@ def _lines_of(
         lines += inside
         numbers += [number] * len(inside)
     return lines, numbers
+
+
+def _pieces(payloads: Sequence[bytes]) -> Iterator[slice]:
+    """All of `payloads`, in order, a few at a time; at least one piece."""
+    start = size = 0
+    for i, length in enumerate(map(len, payloads)):
+        size += length
+        if size > _PIECE_BYTES and i > start:
+            yield slice(start, i)
+            start, size = i, length
+    yield slice(start, None)
+
+
+def _joined(parts: Sequence[Found]) -> Found:
+    """What was found in the pieces of one read."""
+
+    def end_to_end(lists: Sequence[Sequence[Any] | None]) -> Sequence[Any] | None:
+        return None if lists[0] is None else list(chain.from_iterable(filter(None, lists)))
+
+    return Found(
+        list(chain.from_iterable(part.origin for part in parts)),
+        [np.concatenate(column) for column in zip(*(p.columns for p in parts), strict=True)],
+        end_to_end([part.times for part in parts]),
+        end_to_end([part.keys for part in parts]),
+    )
 
 
 def _none_for_unset(values: Sequence[Any] | None) -> Sequence[Any] | None:
