@@ -13,7 +13,7 @@ DEMO = $(VENV)/.installed-demo
 DEV  = $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types imports generated check bench mutants soak images clean
+.PHONY: help demo test lint format types imports generated check bench mutants soak gpu images clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,10 @@ mutants: $(DEV)  ## mistakes on purpose: each must be caught by a unit test (ARG
 soak: $(DEV)  ## long runs, by hand
 	@scripts/find-mosquitto
 	@$(RUN) -m pytest -m soak -s --timeout 0 $(ARGS)
+
+gpu: $(DEV)  ## what only a GPU can show; skips, aloud, where there is none
+	@scripts/find-mosquitto
+	@$(RUN) -m pytest -m gpu -s -rs --timeout 0 tests/gpu $(ARGS)
 
 images: $(DEV)  ## build both container images, and run the agent inside each (root, Debian)
 	@scripts/find-mosquitto

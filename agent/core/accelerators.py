@@ -133,6 +133,7 @@ PROVIDERS: Mapping[str, Provider] = {
     "xnnpack": Provider(
         name="XnnpackExecutionProvider",
         install="an onnxruntime built with it",
+        needs="an ARM or x86 processor",
         options={"intra_op_num_threads": "$threads"},
         on_host=True,
     ),

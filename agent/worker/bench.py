@@ -169,6 +169,7 @@ def _memory_mb() -> float:
 def main(arguments: Sequence[str]) -> None:
     """One provider, and the model if there is one."""
     ort.set_default_logger_severity(making.FATAL_ONLY)
+    making.register({})
     if len(arguments) > 1:
         answer = measure(Path(arguments[1]), arguments[0])
     else:

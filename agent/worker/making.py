@@ -3,6 +3,7 @@
 Every session option that is ever set is set here.
 """
 
+import contextlib
 import ctypes
 import shutil
 import tempfile
@@ -56,6 +57,11 @@ def register(outfit: Mapping[str, Any]) -> dict[str, str]:
     Native code: it has to run before the jail closes, and never comes from a package.
     """
     failed = {}
+    if PROVIDERS["cuda"].name in ort.get_available_providers():
+        with contextlib.suppress(
+            Exception
+        ):  # CUDA from wheels beside it; else the system's is used
+            ort.preload_dlls()
     for name, path in outfit.get("plugins", {}).items():
         if name in _registered:
             continue

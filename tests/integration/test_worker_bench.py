@@ -22,12 +22,16 @@ def test_it_tells_what_starts_here_and_why_the_rest_does_not() -> None:
 
 
 def test_it_measures_a_model(tmp_path: Path) -> None:
+    """[accelerators-7.2]"""
     model = zoo.cnn(tmp_path / "m") / "model.onnx"
     done = CliRunner().invoke(app, ["--bench", str(model), "--json"])
     assert done.exit_code == 0
     (cpu,) = [row for row in json.loads(done.stdout)["providers"] if row["name"] == "cpu"]
     assert set(cpu["bench"]["batches"]) == {"1", "8", "32"}
     assert all(b["rows_per_s"] > 0 for b in cpu["bench"]["batches"].values())
+    assert cpu["bench"]["load_ms"] > 0
+    assert cpu["bench"]["memory_mb"] >= 0
+    assert cpu["bench"]["error"] == 0.0
     table = CliRunner().invoke(app, ["--bench", str(model)])
     assert table.exit_code == 0
     assert "batch" in table.stdout

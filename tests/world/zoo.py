@@ -101,6 +101,33 @@ def two_inputs(folder: Path, **members: Any) -> Path:
     return write(folder, made, document, {"a": golden[:, :2], "b": golden[:, 2:]})
 
 
+def pooled(folder: Path, *, bias: float = 0.0, **members: Any) -> Path:
+    """x [batch, 8] -> y [batch, 1] by way of 16 × 32 × 32 and wide pools: OpenVINO runs it several
+    times as fast as onnxruntime's own CPU provider, on one thread.
+    """
+    document = manifest(8, **members)
+    rng = np.random.default_rng(0)
+    pool = {"kernel_shape": [7, 7], "pads": [3] * 4}
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"]),
+        helper.make_node("Reshape", ["h", "shape"], ["image"]),
+        helper.make_node("AveragePool", ["image"], ["p0"], **pool),
+        helper.make_node("LRN", ["p0"], ["p1"], size=5),
+        helper.make_node("MaxPool", ["p1"], ["p2"], **pool),
+        helper.make_node("ReduceMean", ["p2"], ["mean"], axes=[1, 2, 3], keepdims=0),
+        helper.make_node("Unsqueeze", ["mean", "one"], ["column"]),
+        helper.make_node("Add", ["column", "bias"], ["y"]),
+    ]
+    constants = [
+        constant("w", rng.normal(size=(8, 16 * 32 * 32))),
+        constant("shape", [-1, 16, 32, 32], "int64"),
+        constant("one", [1], "int64"),
+        constant("bias", [bias]),
+    ]
+    made = model(nodes, [tensor("x", "f4", ["n", 8])], [tensor("y", "f4", ["n", 1])], constants)
+    return write(folder, made, document, {"x": rows(8)})
+
+
 def running_sum(folder: Path, **members: Any) -> Path:
     """x [batch, 1], h [batch, 1] -> y = h_out = x + h: state carried from call to call."""
     document = manifest(1, **merged({"state": {"h": "h_out"}}, members))
