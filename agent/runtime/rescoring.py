@@ -14,9 +14,9 @@ from functools import partial
 import numpy as np
 
 from agent.core.errors import RefusedError
-from agent.core.states import States, waves
+from agent.core.states import States
 from agent.ports import Clock, Ring, Scored
-from agent.runtime.batches import Again, Chunk
+from agent.runtime.batches import Again, Chunk, unrepeated
 from agent.runtime.room import Room
 from agent.runtime.seats import Seat
 
@@ -80,16 +80,16 @@ def _put(  # noqa: PLR0917  # one call on the lane
 
 
 def _parts(scored: Scored, rows_max: int, states: States | None) -> Iterator[Scored]:
-    """Pieces that one run takes: no sensor twice in one where there is state."""
-    if states is None:
-        groups = [np.arange(len(scored.times))]
-    else:
-        numbers = {name: i for i, name in enumerate(dict.fromkeys(scored.keys))}
-        groups = waves(np.array([numbers[name] for name in scored.keys], np.int32))
-    for group in groups:
-        for start in range(0, len(group), rows_max):
-            rows = group[start : start + rows_max]
-            names = [scored.keys[i] for i in rows]
-            first = scored.seq + int(rows[0])
-            times, values = scored.times[rows], scored.values[rows]
-            yield Scored(first, len(rows), scored.release, names, times, values)
+    """Pieces that one run takes, of rows that follow one another, for their numbers do too: no
+    sensor twice in one where there is state.
+    """
+    numbers = {name: i for i, name in enumerate(dict.fromkeys(scored.keys))}
+    keys = np.array([numbers[name] for name in scored.keys], np.int32)
+    start = 0
+    while start < len(keys):
+        some = keys[start : start + rows_max]
+        stop = start + (len(some) if states is None else unrepeated(some))
+        names, times = scored.keys[start:stop], scored.times[start:stop]
+        values = scored.values[start:stop]
+        yield Scored(scored.seq + start, stop - start, scored.release, names, times, values)
+        start = stop

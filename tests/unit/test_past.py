@@ -186,6 +186,7 @@ def stateful(plant, bad=2):
         session._run = run
 
     plant.engine.dress = dress
+    return dress
 
 
 def test_a_version_with_state_scores_the_past_from_where_the_bad_one_took_over(tmp_path):
@@ -202,6 +203,28 @@ def test_a_version_with_state_scores_the_past_from_where_the_bad_one_took_over(t
         assert [sent.superseded[seq] for seq in sent.by(2)[::2]] == [16, 36, 66]
         feed(plant, 100)
         assert Sent(plant).all[-1]["score"] == [166, 166]
+
+    live(main, plant)
+
+
+def test_each_row_of_a_batch_that_names_a_sensor_twice_is_superseded_by_its_own(tmp_path):
+    """[rollout-6.2] Where the known good carries state and the bad version did not."""
+    plant = Plant(tmp_path)
+    plant.publish(1, more=STATE)
+    plant.publish(2)
+    adding_up = stateful(plant)
+    plant.engine.dress = lambda session: session.ref.release == 1 and adding_up(session)
+
+    async def main(plant):
+        await tried(plant)
+        told = [("a", 10), ("a", 20), ("b", 50), ("a", 40), ("b", 60)]
+        plant.source.put(*(b'{"k": "%s", "v": %d}' % (k.encode(), v) for k, v in told))
+        turn(plant)
+        await quiet(0.3)
+        await rolled_back(plant)
+        sent = Sent(plant)
+        assert [sent.superseded[seq] for seq in sent.by(2)] == [16, 36, 56, 76, 116]
+        assert [body["key"] for body in sent.again] == [["a"], ["a", "b"], ["a", "b"]]
 
     live(main, plant)
 
