@@ -157,7 +157,13 @@ class Body:
         )
         wishes.refusals.update(self.left_out)
         prover = Prover(models, self.clock, config.engine.golden_s)
-        climber = Climber(models, self.clock, every_s=config.accelerators.climb, tell=events.tell)
+        climber = Climber(
+            models,
+            self.clock,
+            every_s=config.accelerators.climb,
+            here=self.engine.providers,
+            tell=events.tell,
+        )
         freshness = Freshness(
             models,
             self.fetcher,

@@ -5,10 +5,11 @@ the better provider before it takes the stream; the one that serves is not touch
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 
+from agent.core.accelerators import AUTO
 from agent.core.rollout import Phase
 from agent.ports import Clock
 from agent.runtime.models import Model, Models
@@ -21,14 +22,23 @@ Tell = Callable[[str, str, str], object]  # type of the event, model, why
 
 
 class Climber:
-    """`every_s` is how often a better provider is tried; 0: never.  `tell` is told when a model is
-    back on one.
+    """`every_s` is how often a better provider is tried; 0: never.  `here` gives those that this
+    onnxruntime has at all: no attempt brings another.  `tell` is told when a model is back on one.
     """
 
-    def __init__(self, models: Models, clock: Clock, *, every_s: float, tell: Tell) -> None:
+    def __init__(
+        self,
+        models: Models,
+        clock: Clock,
+        *,
+        every_s: float,
+        here: Callable[[], Sequence[str]],
+        tell: Tell,
+    ) -> None:
         self._models = models
         self._clock = clock
         self._every_s = every_s
+        self._here = here
         self._tell = tell
         self._tried: dict[str, float] = {}  # model -> when, since it runs on less than it wished
 
@@ -51,6 +61,9 @@ class Climber:
         return not busy and waited >= self._every_s
 
     async def _climb(self, model: Model, seat: Seat) -> None:
+        self._tried[model.name] = self._clock.monotonic()
+        if not set(better(seat)) & set(await asyncio.to_thread(self._here)):
+            return
         why = await model.works.placing.climb(seat)
         if why:
             logger.info("cannot climb", model=str(seat.ref), why=why)
@@ -60,3 +73,11 @@ class Climber:
             kind = "recovered" if now.provider == now.wanted else "degraded"
             self._tell(kind, model.name, f"{seat.ref} runs on {now.provider} again")
         self._tried[model.name] = self._clock.monotonic()
+
+
+def better(seat: Seat) -> Sequence[str]:
+    """Those it would rather run on, the best first."""
+    session, wishes = seat.session, seat.manifest.runtime.providers
+    if AUTO in wishes:
+        return (session.wanted,)
+    return wishes[: wishes.index(session.provider)] if session.provider in wishes else wishes

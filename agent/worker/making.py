@@ -16,7 +16,7 @@ import onnxruntime as ort
 
 from agent.core.accelerators import CPU, PROVIDERS
 from agent.worker import proof, providers
-from agent.worker.refusals import RefusalError, misfit, of_load
+from agent.worker.refusals import RefusalError, misfit, of_load, shortened
 
 VERSION: str = ort.__version__
 FATAL_ONLY = 4  # onnxruntime's severity: what it raises it need not print as well
@@ -102,7 +102,7 @@ def first_that_works(path: Path, brief: Mapping[str, Any], tell: Told) -> Made:
         try:
             made = _kept_or_anew(wish, path, brief, built)
         except Exception as error:  # noqa: BLE001  onnxruntime's errors share no base but this
-            refusal = of_load(error, VERSION)
+            refusal = error if isinstance(error, RefusalError) else of_load(error, VERSION)
             why.append(f"{wish} failed: {refusal.why}")
             continue
         if doubt := not_there(made.session, wish, made.nodes):
@@ -155,8 +155,7 @@ def session_on(
     outfit: Mapping[str, Any] = brief.get("outfit", {})
     cache, compiled = _cache(wish, outfit)
     options = session_options(wish, threads=brief["threads"])
-    for library in outfit.get("libraries", ()):
-        options.register_custom_ops_library(library)
+    _add_libraries(options, outfit)
     scratch = _watch(options, profiled=watched) if wish != CPU else None
     if wish == CPU and cache is not None:
         if compiled == "kept":
@@ -179,6 +178,16 @@ def session_on(
         raise
     session.disable_fallback()  # at run time it would rebuild the session elsewhere, in silence
     return Made(session, wish, "", _nodes(session, wish), scratch is not None, compiled)
+
+
+def _add_libraries(options: Any, outfit: Mapping[str, Any]) -> None:
+    """Of custom operators; one that does not load is the device's fault and no model's."""
+    for library in outfit.get("libraries", ()):
+        try:
+            options.register_custom_ops_library(library)
+        except Exception as error:
+            why = f"accelerators.libraries: {library} does not load: {shortened(error)}"
+            raise misfit(why) from error
 
 
 def _opened(
