@@ -79,19 +79,29 @@ class Room:
             await self.on_lane(lambda: self.intake.decoder.want(manifest.features.names))
         except RefusedError as error:
             raise MisfitError(f"{ref} does not go with the stream: {error}") from error
+        # with nobody to disturb, the lowest class would only keep the first scores waiting
+        low = background and await self.on_lane(self._serves)
         try:
-            return await self._uncancelled(lambda: self._load(ref, folder, manifest, background))
+            return await self._uncancelled(
+                lambda: self._load(ref, folder, manifest, low=low, candidate=background)
+            )
         except DamagedError:
             await asyncio.to_thread(self._store.discard, ref)  # so that it is fetched anew
             raise
 
-    def _load(self, ref: ModelRef, folder: Path, manifest: Manifest, background: bool) -> Seat:
-        session = self._engine.load(ref, folder, manifest, background=background)
+    def _serves(self) -> bool:
+        """Whether some version scores some stream."""
+        return any(scoring.slot.seat is not None for scoring in self._lane.scorings())
+
+    def _load(
+        self, ref: ModelRef, folder: Path, manifest: Manifest, *, low: bool, candidate: bool
+    ) -> Seat:
+        session = self._engine.load(ref, folder, manifest, background=low)
         try:
             golden = session.golden()
             if not golden.ok:
                 raise blamed(ref, golden.blame or "unfit", golden.why)
-            if background:  # a candidate; what has served is not turned away for a busy start
+            if candidate:  # what has served is not turned away for a busy start
                 preflight.check(ref, manifest.runtime, session.measure())
             return ready(manifest, session, self.intake.spec.late_s)
         except BaseException:
@@ -118,7 +128,9 @@ class Room:
         folder = await asyncio.to_thread(self._store.path_of, seat.ref)
         if folder is None:
             raise UnavailableError(f"the files of {seat.ref} are not in the store")
-        fresh = await self._uncancelled(lambda: self._load(seat.ref, folder, seat.manifest, True))
+        fresh = await self._uncancelled(
+            lambda: self._load(seat.ref, folder, seat.manifest, low=True, candidate=True)
+        )
         if fresh.session.provider == seat.session.provider:
             await asyncio.to_thread(fresh.session.close)
             raise MisfitError(fresh.session.fallback)
