@@ -123,7 +123,8 @@ class Plant:
             if self._stopping.wait(EVERY_S):
                 return
             value, self._next = self._next, None
-            document = {"ts": time.time(), "f0": n % 19 / 10 - 0.9 if value is None else value}
+            value = n % 19 / 10 - 0.9 if value is None else value
+            document = {"ts": time.time(), **{f"f{i}": value for i in range(8)}}
             self.site.readings([document])
             self.sent += 1
 
@@ -302,7 +303,7 @@ def test_a_version_that_hangs_is_killed_taken_back_and_its_batch_is_scored(plant
     plant.say(200.0)
     model = plant.settled(package)
     plant.unharmed(model)
-    plant.told(model, package, "3 times", "rollback")
+    plant.told(model, package, "a run did not end", "rollback")
     assert package.ref.digest in model["quarantined"]
 
 

@@ -110,6 +110,10 @@ def replay(site, recording):
     )
 
 
+def swaps(site):
+    return [event["receipt"] for event in site.events if event["type"] == "swap"]
+
+
 def test_the_recording_is_scored_whole_across_a_swap_and_its_failures_show(
     site, recording, on_time, versions
 ):
@@ -138,7 +142,7 @@ def test_the_recording_is_scored_whole_across_a_swap_and_its_failures_show(
         "pending": 0,
     }
     eventually(lambda: site.model("strange")["counts"] == whole, 10, str(whole))
-    receipts = [event["receipt"] for event in site.events if event["type"] == "swap"]
+    receipts = eventually(lambda: len(swaps(site)) == 2 and swaps(site), 30, "two receipts")
     assert [(one["gap"], one["duplicates"]) for one in receipts] == [(0, 0), (0, 0)]
 
     keys, told, scores, releases = zip(*(books.rows[seq] for seq in range(rows)), strict=True)
