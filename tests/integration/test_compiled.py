@@ -1,6 +1,7 @@
 """Compiled code is built once, sealed when right, used again, and built anew when damaged."""
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from agent.core.names import ModelRef
 from agent.core.packages import FileEntry, digest_of
 from agent.worker.loaded import Loaded
 from tests.world import zoo
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def engine(folder, *, mode="all", bytes_max=64 * 2**20):
@@ -77,6 +80,45 @@ def test_no_place_to_keep_anything_is_no_reason_not_to_run(tmp_path):
     (tmp_path / "compiled").write_bytes(b"a file is in the way")
     assert started(engine(tmp_path / "compiled"), zoo.mlp(tmp_path / "m")) == ""
     assert Shelf().opened() == {}
+
+
+JAILED = """
+import sys
+from pathlib import Path
+from agent.worker import jail
+package, cache, room = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+on = jail.close_in(package, 1 << 30, accelerated=False, cache=cache, cache_bytes=room)
+assert "landlock" in on, on
+
+def writes(path):
+    try:
+        Path(path).write_bytes(b"x" * 4096)
+    except OSError:
+        return "no"
+    return "yes"
+
+told = [writes(f"{cache}/cpu/a"), writes(f"{package}/b"), writes("/tmp/edge-agent-test-c")]
+print(*told, len(Path(f"{cache}/cpu/kept").read_bytes()))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Landlock is Linux's")
+@pytest.mark.parametrize(("room", "told"), [(1 << 20, "yes no no 4"), (0, "no no no 4")])
+def test_a_worker_writes_where_compiled_code_is_to_be_kept_and_nowhere_else(tmp_path, room, told):
+    """[accelerators-4.2]"""
+    package, cache = zoo.mlp(tmp_path / "m"), tmp_path / "compiled"
+    (cache / "cpu").mkdir(parents=True)
+    (cache / "cpu" / "kept").write_bytes(b"kept")
+    done = subprocess.run(
+        [sys.executable, "-c", JAILED, package, cache, str(room)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    if "landlock" in done.stderr:
+        pytest.skip("there is no Landlock here")
+    assert done.stdout.strip() == told, done.stderr
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -15,7 +15,7 @@ from agent.core.names import Digest, ModelRef
 from agent.core.preflight import Measures
 from agent.ports import GoldenResult
 from agent.worker import proof, providers
-from agent.worker.making import compiled_in, session_options
+from agent.worker.making import compiled_in, not_there, session_options
 from agent.worker.refusals import is_device
 from tests.world.scripted import ScriptedSession
 
@@ -210,6 +210,23 @@ def test_what_is_wrong_or_does_not_load_is_not_taken_and_weather_is_not_kept():
 
 
 # ---- proof ---------------------------------------------------------------------------------------
+
+
+class OnCuda:
+    """A session that says it is on CUDA."""
+
+    def get_providers(self):
+        return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+
+def test_a_provider_that_runs_no_node_is_not_there_whatever_the_session_lists():
+    """[accelerators-1.4]"""
+    assert not_there(OnCuda(), "cuda", {"cpu": 1.0}) == "cannot run a single node of this model"
+    assert not not_there(OnCuda(), "cuda", {"cuda": 0.1, "cpu": 0.9})
+    assert not not_there(OnCuda(), "cuda", {})  # an older one that cannot tell
+    assert "driver or libraries are missing: it needs Windows" in not_there(
+        OnCuda(), "directml", {"directml": 1.0}
+    )
 
 
 def event(name, start, took, provider=""):
