@@ -6,6 +6,7 @@ RUN     = $(VENV)/bin/python
 INSTALL = $(RUN) -m pip install --quiet --disable-pip-version-check --editable
 ARGS   ?=
 ONCE   ?=
+JOBS   ?= 2
 export PYTHON
 
 # Stamps: an install happens once for each change of pyproject.toml.
@@ -34,9 +35,9 @@ $(DEV): pyproject.toml | $(RUN)
 demo: $(DEMO)  ## the story, live: v1 scores, v2 swaps in, v3 is bad (ONCE=1: unattended)
 	@$(RUN) examples/pump/demo.py $(if $(filter-out 0,$(ONCE)),--once) $(ARGS)
 
-test: $(DEV)  ## the whole fast suite (ARGS="-k swap": a part of it)
+test: $(DEV)  ## the whole fast suite (ARGS="-k swap": a part of it; JOBS=0: in one process)
 	@scripts/find-mosquitto
-	@$(RUN) -m pytest $(ARGS)
+	@$(RUN) -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 lint: $(DEV)  ## ruff: rules and format
 	@$(RUN) -m ruff check .

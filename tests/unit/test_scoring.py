@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from agent.core.errors import RefusedError
 from agent.runtime.accounts import Account
 from agent.runtime.batches import Chunk
-from agent.runtime.receipts import SwapTrace
 from agent.runtime.limits import ROWS_WAITING_MAX, Limits
+from agent.runtime.receipts import SwapTrace
 from tests.world.river import TUMBLING_3, River, ref
 
 

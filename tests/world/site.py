@@ -279,6 +279,13 @@ class Site:
 
     # ---- sensors and consumers ----
 
+    def hear(self, part, seconds=10):
+        """Subscribe to `part` of the device's topics, too; returns when the broker has agreed."""
+        agreed = threading.Event()
+        self._client.on_subscribe = lambda *_: agreed.set()
+        self._client.subscribe(f"edge/{DEVICE}/{part}", 1)
+        assert agreed.wait(seconds)
+
     def publish(self, topic, payload, *, qos=1, retain=False, wait=True):
         """One message; waits for the broker to have it unless told not to."""
         told = self._client.publish(topic, payload, qos=qos, retain=retain)
@@ -293,8 +300,8 @@ class Site:
             one.wait_for_publish(30)
 
     def scored(self, name, rows, seconds=30):
-        """Wait until the consumer has `rows` rows of `name`, those that take the place of others not
-        counted; returns the books.
+        """Wait until the consumer has `rows` rows of `name`, not counting those that take the place
+        of others; returns the books.
         """
         books = self.book(name)
         eventually(
