@@ -568,8 +568,11 @@ class Link(Protocol):
         *,
         retain: bool = False,
         correlation: bytes | None = None,
-    ) -> None:
+    ) -> bool:
         """QoS 1; returns once the broker has acknowledged it.
+
+        False: the broker has it, and says that nobody has subscribed to it (PUBACK 0x10), so it
+        went to nobody.  True where somebody has, or where the broker does not say.
 
         Raises:
             UnavailableError: not connected, or the link was lost before the answer.

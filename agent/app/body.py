@@ -179,6 +179,7 @@ class Body:
         try:
             await models.reopen()
             await asyncio.wrap_future(self.lane.call(self.lane.read))
+            uplink = Uplink(self.outbox, self.link, events.gap)
             reporter = Reporter(
                 device=config.device.id,
                 groups=config.device.groups,
@@ -196,6 +197,7 @@ class Body:
                 trust=self.trust,
                 archive=archive,
                 doubts=freshness.doubts,
+                unheard=lambda: uplink.unheard,
                 news=news,
             )
             commands = Commands(
@@ -219,7 +221,6 @@ class Body:
             )
             watchman = Watchman(self.lane, self.outbox, events, self.clock, lambda: reporter.report)
             await wishes.remember(list(config.device.groups))
-            uplink = Uplink(self.outbox, self.link, events.gap)
             works = (self.link, reporter, wishes, uplink, watchman, prover, climber)
             running = [tasks.create_task(work.run()) for work in works]
             running.append(tasks.create_task(router.run(tasks)))

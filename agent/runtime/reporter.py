@@ -55,6 +55,7 @@ class Reporter:
         archive: Archive,
         news: asyncio.Event,
         doubts: Callable[[], Sequence[str]] = lambda: (),
+        unheard: Callable[[], int] = lambda: 0,
     ) -> None:
         self.report = HealthReport(device)
         self._device = device
@@ -73,6 +74,7 @@ class Reporter:
         self._trust = trust
         self._archive = archive
         self._doubts = doubts  # for a person to see to, although it is ready
+        self._unheard = unheard  # score rows that the broker gave to nobody
         self._changed = news  # set by whoever has something new
         self._started = clock.wall()
         self._began = clock.monotonic()
@@ -158,7 +160,7 @@ class Reporter:
             broker=self._link.trouble(),
             models=models,
             streams=streams,
-            outbox=self._outbox.depth(),
+            outbox={**self._outbox.depth(), "unheard": self._unheard()},
             signing=self._archive.signing,
             receipts=self._archive.envelopes(),
         )

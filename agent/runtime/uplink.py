@@ -25,9 +25,13 @@ Numbered = Sequence[tuple[int, Record]]
 
 
 class Uplink:
-    """`letter` makes the message that tells of a gap."""
+    """`letter` makes the message that tells of a gap.  `unheard` counts the score rows that the
+    broker took and gave to nobody, since this process began.
+    """
 
     def __init__(self, outbox: Outbox, link: Link, letter: Callable[[Gap], Record]) -> None:
+        self.unheard = 0
+        self._is_heard = True  # as far as the broker said of the last rows
         self._outbox = outbox
         self._link = link
         self._letter = letter
@@ -71,17 +75,18 @@ class Uplink:
         if len(members) == 1:
             return [await self._send(members[0][1])]
         try:
-            await self._link.publish(members[0][1].topic, payload)
+            heard = await self._link.publish(members[0][1].topic, payload)
         except RefusedError:  # of some of them it may be true
             return await asyncio.gather(*(self._send(record) for _, record in members))
         except UnavailableError:
             return [None] * len(members)
+        self._note([record for _, record in members], heard=heard)
         return [""] * len(members)
 
     async def _send(self, record: Record) -> str | None:
         """Why the broker will never take it, empty if it has it; None: not this time."""
         try:
-            await self._link.publish(record.topic, record.payload)
+            heard = await self._link.publish(record.topic, record.payload)
         except RefusedError as error:
             logger.error(  # noqa: TRY400  # its text says all
                 "the broker will never take this record",
@@ -92,7 +97,21 @@ class Uplink:
             return str(error) or "refused"
         except UnavailableError:
             return None
+        self._note([record], heard=heard)
         return ""
+
+    def _note(self, records: Sequence[Record], *, heard: bool) -> None:
+        """The broker has `records`, and somebody else will, or not: said once a spell."""
+        if not (rows := sum(record.rows for record in records)):
+            return
+        self.unheard += 0 if heard else rows
+        if heard != self._is_heard:
+            self._is_heard = heard
+            topic, count = records[0].topic, self.unheard
+            if heard:
+                logger.info("somebody has subscribed to the scores", topic=topic, unheard=count)
+            else:
+                logger.warning("nobody has subscribed: scores go to nobody", topic=topic)
 
 
 def _together(batch: Numbered) -> Iterator[tuple[Numbered, bytes]]:

@@ -7,6 +7,7 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from agent.core.errors import RefusedError, UnavailableError
 from agent.ports import Entry, Record
@@ -290,3 +291,26 @@ def test_what_is_no_score_leaves_by_itself_in_its_turn():
     site.run()
     assert rows_of(site.link.published) == [0, 1, 2, 3]
     assert site.arrived == [7]
+
+
+def test_rows_that_go_to_nobody_are_counted_and_said_once_a_spell():
+    """[delivery-2.11]"""
+    site = Site(3)
+    site.link.heard = lambda topic: len(site.link.published) > 3
+    with capture_logs() as said:
+        site.run(lambda: site.add([3, 4]))
+    assert site.arrived == [0, 1, 2, 3, 4]
+    assert site.uplink.unheard == 3
+    assert [(line["log_level"], line["topic"]) for line in said] == [
+        ("warning", "t"),
+        ("info", "t"),
+    ]
+
+
+def test_what_carries_no_rows_may_go_to_nobody_without_a_word():
+    site = Site(0)
+    site.link.heard = lambda topic: False
+    site.box.add(Entry([Record("t", b"7", 0, 0)]))
+    with capture_logs() as said:
+        site.run()
+    assert (site.arrived, site.uplink.unheard, said) == ([7], 0, [])

@@ -268,6 +268,7 @@ class ScriptedLink:
         self.published: list[tuple[str, bytes]] = []  # what the broker has, in order
         self.correlations: list[bytes | None] = []
         self.refuse: Callable[[str, bytes], Exception | None] = lambda topic, payload: None
+        self.heard: Callable[[str], bool] = lambda topic: True
         self.ailing = ""
         self.inbox: asyncio.Queue[Message] = asyncio.Queue()
         self.up = asyncio.Event()
@@ -279,12 +280,13 @@ class ScriptedLink:
 
     async def publish(
         self, topic: str, payload: bytes, *, retain: bool = False, correlation: bytes | None = None
-    ) -> None:
+    ) -> bool:
         await asyncio.sleep(0)  # as a real one, it is not done at once
         if (error := self.refuse(topic, payload)) is not None:
             raise error
         self.published.append((topic, payload))
         self.correlations.append(correlation)
+        return self.heard(topic)
 
     async def connected(self) -> None:
         await self.up.wait()

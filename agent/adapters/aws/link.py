@@ -72,8 +72,9 @@ class ThingLink(Link):
         *,
         retain: bool = False,  # noqa: ARG002  # the shadow is kept, and nothing else
         correlation: bytes | None = None,
-    ) -> None:
+    ) -> bool:
         """As the port says; `reported` goes to the shadow, chunk requests to file streams."""
+        heard = True
         if topic == self._topics.reported:
             document = json.loads(payload)
             self.jobs.reported(document)
@@ -92,7 +93,8 @@ class ThingLink(Link):
                 if len(part) > MESSAGE_BYTES_MAX:
                     most = f"IoT Core takes {MESSAGE_BYTES_MAX} a message"
                     raise RefusedError(f"{len(part)} bytes; {most}", 413)
-                await self._line.publish(topic, part, correlation=correlation)
+                heard &= await self._line.publish(topic, part, correlation=correlation)
+        return heard
 
     async def connected(self) -> None:
         """Until the link stands."""

@@ -99,7 +99,7 @@ class HubLink(Link):
         *,
         retain: bool = False,  # noqa: ARG002  # the hub keeps the twin, and nothing else
         correlation: bytes | None = None,  # noqa: ARG002  # a method knows its own answer
-    ) -> None:
+    ) -> bool:
         """As the port says, in the hub's words; a native topic it has no word for is refused."""
         scores = self._topics.scores("")
         if topic.startswith(scores):
@@ -115,6 +115,7 @@ class HubLink(Link):
             await self._answer(rid, payload)
         else:
             raise RefusedError(f"the hub has no place for {topic}")
+        return True  # whom the hub gives it to is for its routes to say
 
     async def connected(self) -> None:
         """Until the link stands."""

@@ -25,6 +25,7 @@ from agent.ports import Message
 
 ACK_S_MAX = 60.0  # a broker that takes longer to acknowledge has forgotten us
 TAKEN_OVER = 0x8E
+NO_SUBSCRIBERS = 0x10  # PUBACK: taken, and given to nobody
 PACKET_BYTES_MAX = 268_435_455
 HEADER_BYTES = 16  # fixed header, topic length, packet id, length of properties: at most
 TOO_LARGE = 0x95
@@ -48,6 +49,7 @@ class Letter:
     correlation: bytes | None = None
     answer: Callable[[Exception | None], None] = field(default=lambda _: None)
     sent: float = 0.0
+    heard: bool = True  # False: the broker has it, and knows of nobody to give it to
     proves: list[Callable[[], None]] = field(default_factory=list)
 
 
@@ -250,6 +252,7 @@ class Connection:
         for proven in letter.proves:
             proven()
         if not reason.is_failure:
+            letter.heard = reason.value != NO_SUBSCRIBERS
             letter.answer(None)
             return
         why = f"the broker does not take the message on {letter.topic}: {reason}"

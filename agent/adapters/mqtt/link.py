@@ -141,8 +141,10 @@ class MqttLink(Link):
         *,
         retain: bool = False,
         correlation: bytes | None = None,
-    ) -> None:
+    ) -> bool:
         """QoS 1; returns once the broker has acknowledged it.  Nothing is queued without a link.
+
+        False where the broker says that nobody has subscribed (MQTT 5 only).
 
         Raises:
             UnavailableError: not connected, or the link was lost before the answer (the message
@@ -168,12 +170,14 @@ class MqttLink(Link):
         def answer(failure: Exception | None) -> None:
             self._tell(settle, failure)
 
+        letter = Letter(topic, payload, retain, correlation, answer)
         self._publishing += 1
         try:
-            pump.post(Letter(topic, payload, retain, correlation, answer))
+            pump.post(letter)
             await future
         finally:
             self._publishing -= 1
+        return letter.heard
 
     async def connected(self) -> None:
         """Until the link stands: greeted and subscribed."""

@@ -74,6 +74,8 @@ def _agent(report: HealthReport) -> Iterator[Metric]:
     yield _counter("outbox_gaps", "Rows given up, and told.", [((), outbox.get("gaps", 0))])
     dead = outbox.get("dead_letters", 0)
     yield _counter("outbox_dead_letters", "Records the broker refused for good.", [((), dead)])
+    unheard = outbox.get("unheard", 0)
+    yield _counter("outbox_unheard", "Rows the broker took and gave to nobody.", [((), unheard)])
 
 
 def _streams(report: HealthReport) -> Iterator[Metric]:
