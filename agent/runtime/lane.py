@@ -3,13 +3,14 @@
 Sockets, worker answers, commits and requests from other threads all wake the same loop; each turn
 does what there is to do and ends in at most one outbox entry.  Batches grow by themselves: what
 arrives while a run is under way is the next batch.  Nothing here waits for anything but the
-selector (docs/adr/0013).
+selector, and while readings keep coming for a millisecond or two between turns (docs/adr/0013).
 """
 
 import contextlib
 import selectors
 import socket
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
@@ -28,6 +29,8 @@ logger = structlog.get_logger(__name__)
 READINGS_A_TURN_MAX = 4096  # from one source, before the others have their turn
 TURN_S_MAX = 1.0  # the longest sleep: a lost wake-up costs no more than this
 STILL_S = 1.5  # more than TURN_S_MAX between two turns: the machine, or we, stood still
+BUSY_S = 0.004  # between two reads: readings keep coming
+REST_S_MIN, REST_S_MAX = 0.001, 0.002  # from one turn to the next, while they do
 UNCOMMITTED_MAX = 256  # entries on their way to disk before reading stops
 
 
@@ -54,6 +57,9 @@ class Lane:
         self._ticks: dict[Source, float] = {}
         self._waiting: deque[tuple[int, list[Hold]]] = deque()  # ticket -> holds it settles
         self._owed = 0  # how many of these hold something to acknowledge
+        self._read_at = float("-inf")
+        self._rest_until = 0.0
+        self._rested_s = 0.0  # before this turn
         self._stopping = False
         self._failed: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="lane", daemon=True)
@@ -139,7 +145,22 @@ class Lane:
     def _drained(self) -> bool:
         return not self._waiting and all(s.idle for s in self.scorings())
 
+    def _rest(self) -> None:
+        """Let a little gather, under load: a turn costs the same for one reading as for many, and
+        what it gives would wait for the next commit.
+        """
+        rest_s = self._rest_until - self._clock.monotonic()
+        self._rested_s = 0.0
+        if rest_s > 0.0 and not self._stopping:
+            self._rested_s = self._rest_s()
+            time.sleep(rest_s)
+
+    def _rest_s(self) -> float:
+        waits = [intake.wait_s for intake in self.intakes.values()]
+        return max(REST_S_MIN, min(min(waits, default=0.0), REST_S_MAX))
+
     def _turn(self) -> None:
+        self._rest()
         self._register()
         now = self._clock.monotonic()
         ready = self._selector.select(max(0.0, min(self._next_due(now) - now, TURN_S_MAX)))
@@ -165,13 +186,18 @@ class Lane:
         self._settle()
 
     def _read(self, readable: set[int], now: float, wall: float) -> None:
+        came = False
         for source in self.sources:
             if now >= self._ticks[source]:
                 self._ticks[source] = source.tick(now)
             if id(source) in readable and not self._closed(source):
                 for burst in source.read(READINGS_A_TURN_MAX):
+                    came = True
                     self.intakes[burst.stream].take(source, burst, now, wall)
                 self._ticks[source] = min(self._ticks[source], source.tick(now))
+        if came:
+            self._rest_until = now + self._rest_s() if now - self._read_at < BUSY_S else 0.0
+            self._read_at = now
 
     def _score(self, readable: set[int], now: float, wall: float) -> list[Record]:
         records: list[Record] = []
@@ -182,7 +208,7 @@ class Lane:
             records += scoring.emit(now, wall)
             scoring.due(now)
             scoring.hung(now)
-            scoring.pump(now)
+            scoring.pump(now, is_grown=self._rested_s >= scoring.limits.wait_s)
         return records
 
     def _commit(self, records: list[Record]) -> None:

@@ -169,12 +169,14 @@ class Scoring:
 
     # ---- batches out ----
 
-    def pump(self, now: float) -> None:
-        """Send what may be sent: first to the active version, then to its shadow."""
-        self._pump(now)
+    def pump(self, now: float, *, is_grown: bool = False) -> None:
+        """Send what may be sent: first to the active version, then to its shadow.  `is_grown`: even
+        a small batch has waited long enough, before it was read.
+        """
+        self._pump(now, is_grown=is_grown)
         self.beside.pump(now)
 
-    def _pump(self, now: float) -> None:
+    def _pump(self, now: float, *, is_grown: bool) -> None:
         self.ripe = None
         if not self.jobs.resend(now):
             return
@@ -182,7 +184,7 @@ class Scoring:
             seat = chunks[0].seat
             if not self.jobs.may_send(seat):
                 return
-            if self.waiting.rows < self.limits.rows_max:
+            if not is_grown and self.waiting.rows < self.limits.rows_max:
                 ripe = chunks[0].arrived + self.limits.wait_s
                 if now < ripe:
                     self.ripe = ripe

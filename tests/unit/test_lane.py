@@ -1,11 +1,13 @@
 """The lane on its own thread, with a real selector: what is read, and when it is acknowledged."""
 
 import threading
+import time
+from itertools import pairwise
 
 import pytest
 
 from agent.runtime.accounts import Account
-from agent.runtime.lane import UNCOMMITTED_MAX, Lane
+from agent.runtime.lane import REST_S_MIN, UNCOMMITTED_MAX, Lane
 from agent.runtime.scoring import Limits, Scoring
 from agent.runtime.seats import ready
 from tests.world.hours import HandClock
@@ -245,3 +247,30 @@ def test_silence_closes_windows_by_itself(site):
     site.ask(lambda: site.scoring.swap(None))
     site.settle()
     session.close()
+
+
+def test_readings_that_keep_coming_are_looked_at_a_millisecond_apart(site):
+    """By the hand clock none passes between reads: as busy as can be."""
+    reads, source = [], site.source
+    read = source.read
+
+    def watched(readings_max):
+        reads.append(time.monotonic())
+        return read(readings_max)
+
+    source.read = watched
+    for value in range(20):
+        before = len(reads)
+        source.put(reading(value), token=value)
+        eventually(lambda seen=before: len(reads) > seen)
+    eventually(lambda: len(source.accepted) == 20)
+    gaps = [after - before for before, after in pairwise(reads[2:])]
+    assert min(gaps) >= REST_S_MIN * 0.9
+
+
+def test_a_reading_after_a_pause_is_looked_at_at_once(site):
+    for value in range(3):
+        site.clock.forward(1.0)
+        site.source.put(reading(value), token=value)
+        eventually(lambda upto=value: len(site.source.accepted) == upto + 1)
+        assert site.ask(lambda: site.lane._rest_until) == 0.0
