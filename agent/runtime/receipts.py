@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from agent.core.health import Counts
 from agent.core.latency import Latency, Recent
 from agent.core.manifest import finite
 from agent.core.names import ModelRef
@@ -36,6 +37,7 @@ class SwapTrace:
     rss_before: int = 0
     rss_after: int = 0
     time: float = 0.0  # wall, of the swap
+    counts: Counts | None = None  # the account as the new version took over
     before: Latency = field(default_factory=Latency)
     during: Latency = field(default_factory=Latency)
     after: Latency = field(default_factory=Latency)
@@ -107,6 +109,7 @@ class SwapTrace:
                 "during": self.during.rows,
                 "after": self.after.rows,
             },
+            "counts": self.counts.document() if self.counts is not None else None,
             "rescored": self.rescored,
             "rss_mb": {
                 "before": round(self.rss_before / 2**20, 1),

@@ -90,6 +90,7 @@ class Scoring:
         self.dirty, self.restoring = True, False
         if trace is not None:
             trace.swap(self.account.next_seq)
+            trace.counts = self.account.counts()
             self.trace = trace
         return self.slot.swap(seat)
 

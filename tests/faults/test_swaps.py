@@ -97,6 +97,9 @@ def swap_again_and_again(broker, folder, swaps, *, counted_at, weighed_at):
         receipts = [e["receipt"] for e in site.events if e["type"] == "swap"][1:]
         assert len(receipts) == swaps
         assert all(r["gap"] == r["duplicates"] == 0 for r in receipts)
+        accounts = [r["counts"] for r in receipts]
+        assert all(c["in"] == c["scored"] + c["pending"] for c in accounts), "nothing else here"
+        assert [c["in"] for c in accounts] == sorted(c["in"] for c in accounts)
         releases = [books.rows[seq][3] for seq in sorted(books.rows)]
         changes = sum(a != b for a, b in pairwise(releases))
         assert changes == swaps

@@ -62,6 +62,7 @@ def test_before_the_new_version_has_scored_there_is_no_gap_and_no_pause():
     trace.swap(next_seq=10)
     document = trace.document()
     assert (document["gap"], document["first_seq"], document["pause_ms"]) == (0, None, None)
+    assert document["counts"] is None, "nobody has said"
     assert document["last_seq"] == 9
 
 

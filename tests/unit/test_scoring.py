@@ -430,6 +430,26 @@ def test_a_trace_follows_a_swap_from_the_last_row_to_the_first(river):
     assert (trace.during.rows, trace.after.rows) == (4, 3)
 
 
+@pytest.mark.parametrize("window", [None, TUMBLING_3])
+def test_a_trace_has_the_account_as_it_was_at_the_swap(river, window):
+    """[versions-3.7]"""
+    old = seated(river, 1, **({"window": window} if window else {}))
+    trace = SwapTrace("swap", ref(1), ref(2))
+    river.push(4)
+    river.turn()
+    old.session.answer()
+    river.turn()
+    river.push(2)
+    river.swap(river.seat(2), trace)
+    river.push(3)
+    river.finish()
+    counts = trace.document()["counts"]
+    assert trace.counts.balanced
+    assert counts["in"] == 6
+    assert counts["scored"] == (3 if window else 4)
+    assert counts["pending"] + counts["expired"] == 6 - counts["scored"]
+
+
 # ---- rollbacks -----------------------------------------------------------------------------------
 
 
