@@ -27,11 +27,11 @@ BESIDE_MAX = 5  # or so many times the longest wait under a right clock, on a ma
 
 @contextmanager
 def jumping(clock):
-    """An hour on and an hour back in turn, each second; yields how often it has jumped so far."""
+    """An hour back and an hour on in turn, each second; yields how often it has jumped so far."""
     over, jumps = threading.Event(), []
 
     def run():
-        for sign in itertools.cycle((1, -1)):
+        for sign in itertools.cycle((-1, 1)):
             clock.set(sign * HOUR_S)
             jumps.append(sign)
             if over.wait(1.0):
