@@ -44,6 +44,7 @@ class _Batch:
     number: int = 0
     sent: float = 0.0
     tries: int = 0
+    behind: bool = False  # its rows' states are known to be others by now
 
 
 class Shadow:
@@ -120,9 +121,23 @@ class Shadow:
         if not self.same:
             self._words.heard(chunk.keys, columns)
         elif not self._take(_Batch(chunk.keys, chunk.values, columns, run_ms)) and self._follows:
-            assert self.seat.states is not None
-            assert self.live.states is not None
-            self.seat.states.follow(self.live.states, chunk.keys)
+            self._catch_up(chunk.keys)
+
+    def _catch_up(self, keys: NDArray[np.int32]) -> None:
+        """Rows of `keys` were skipped: it goes on from what the other version knows by now.
+
+        Of what it has not scored yet that is too much: skipped as well.
+        """
+        assert self.seat.states is not None
+        assert self.live.states is not None
+        behind = [keys, *(batch.keys for batch in self._waiting)]
+        self.evidence.skipped += self._rows
+        self._waiting.clear()
+        self._rows = self._bytes = 0
+        if self._out is not None:
+            behind.append(self._out.keys)
+            self._out.behind = True
+        self.seat.states.follow(self.live.states, np.concatenate(behind))
 
     def _cut(self, spans: Spans) -> None:
         for start in range(0, len(spans), self._rows_max):
@@ -183,7 +198,7 @@ class Shadow:
         try:
             if answer.error:
                 raise UnfitError(answer.error)
-            if seat.states is not None:
+            if seat.states is not None and not batch.behind:
                 seat.states.scatter(batch.keys, seat.named(answer.outputs))
             names = [spec.name for spec in seat.session.outputs]
             return extract(seat.manifest.output, names, answer.outputs, rows)
@@ -247,6 +262,9 @@ class Shadow:
         """What its worker had is tried again, unless it keeps killing workers."""
         batch, self._out = self._out, None
         if batch is None:
+            return
+        if batch.behind:
+            self.evidence.skipped += len(batch.keys)
             return
         if batch.tries < TRIES_MAX:
             self._waiting.appendleft(batch)

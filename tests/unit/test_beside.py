@@ -8,6 +8,7 @@ import pytest
 from agent.core.blocks import Keys
 from agent.runtime.beside import Keep
 from agent.runtime.canary import Canary
+from agent.runtime.limits import Limits
 from agent.runtime.shadow import TRIES_MAX, WAITING_ROWS_MAX
 from tests.world.river import TUMBLING_3, River, ref
 
@@ -185,6 +186,8 @@ def test_the_known_good_in_the_shadow_is_what_a_live_version_is_held_against(riv
     settle(river, live, good)
     assert (seen.comparison.rows, seen.comparison.agreed) == (4, 0)
     assert seen.comparison.run_theirs.whole(river.clock.monotonic()).rows == 1
+    assert np.ravel(seen.comparison.ours.columns()).tolist() == [6, 7, 8, 9]
+    assert np.ravel(seen.comparison.theirs.columns()).tolist() == [1, 2, 3, 4]
     assert good.evidence.comparison is None
 
 
@@ -198,6 +201,71 @@ def test_a_stateful_shadow_goes_on_from_the_states_there_are_and_keeps_its_own(r
     settle(river, first, second)
     assert second.states is not first.states
     assert (seen.comparison.rows, seen.comparison.agreed) == (1, 1)
+
+
+def wide(rows):
+    """A river whose batches take so many sensors, twice as many named."""
+    river = River(limits=Limits(rows_max=rows, tries_max=3))
+    for n in range(3, 2 * rows):
+        river.scoring.keys.index(f"s{n}")
+    return river
+
+
+def behind(river, live, shadow, rows):
+    """One batch is out at the shadow, one waits, and it has no time for a third, of others."""
+    for first in (0, 0, rows):
+        river.push(rows, keys=list(range(first, first + rows)))
+        for _ in range(3):
+            river.turn()
+            live.session.answer()
+    river.turn()
+    assert shadow.jobs_out == 1
+
+
+def test_a_stateful_shadow_that_skips_goes_on_from_what_the_live_version_knows():
+    """[rollout-5.2] What it was behind with is skipped, and no state of then comes back."""
+    rows = WAITING_ROWS_MAX // 2 + 1
+    with wide(rows) as river:
+        first, second = river.stateful(1), river.stateful(2)
+        river.swap(first)
+        seen = shadowed(river, second)
+        behind(river, first, second, rows)
+        assert seen.skipped == 2 * rows
+        settle(river, second)
+        assert (seen.comparison.rows, seen.comparison.agreed) == (rows, rows)
+        river.push(rows, keys=list(range(rows)))
+        settle(river, first, second)
+        assert (seen.comparison.rows, seen.comparison.agreed) == (2 * rows, 2 * rows)
+        assert seen.skipped == 2 * rows
+
+
+def test_what_a_lost_shadow_was_behind_with_is_not_tried_again():
+    rows = WAITING_ROWS_MAX // 2 + 1
+    with wide(rows) as river:
+        first, second = river.stateful(1), river.stateful(2)
+        river.swap(first)
+        seen = shadowed(river, second)
+        behind(river, first, second, rows)
+        second.session.die()
+        river.turn()
+        second.session.revive()
+        second.revived()
+        river.push(rows, keys=list(range(rows)))
+        settle(river, first, second)
+        assert seen.skipped == 3 * rows
+        assert (seen.comparison.rows, seen.comparison.agreed) == (rows, rows)
+
+
+def test_what_the_version_before_still_answers_is_no_word_of_the_live_one(river):
+    before, live = seated(river), river.seat(2)
+    river.push(2)
+    river.turn()
+    river.swap(live)
+    candidate = river.seat(3)
+    seen = shadowed(river, candidate)
+    settle(river, before, candidate)
+    assert river.by_release == [(1, 1), (1, 2)]
+    assert (seen.comparison.rows, candidate.session.seen) == (0, [])
 
 
 # ---- canary --------------------------------------------------------------------------------------
@@ -232,6 +300,16 @@ def test_a_sensor_that_is_new_is_chosen_or_not_as_well(river):
     assert canary.chosen(np.array([0])).tolist() == [True]
     keys.index("b")
     assert canary.chosen(np.array([0, 1])).tolist() == [True, True]
+
+
+def test_whether_a_sensor_is_chosen_does_not_depend_on_when_it_came(river):
+    keys, numbers = Keys(), np.arange(100, dtype=np.int32)
+    canary = Canary(river.seat(1), 0.5, "m", keys)
+    for i in range(100):
+        keys.index(f"p{i}")
+        canary.chosen(numbers[: i + 1])
+    at_once = Canary(river.seat(1), 0.5, "m", keys).chosen(numbers)
+    assert canary.chosen(numbers).tolist() == at_once.tolist()
 
 
 def canaried(river, candidate, share=0.5):
