@@ -296,6 +296,11 @@ def test_the_known_good_stays_loaded_until_probation_is_over():
     assert kept(end) == {V1, V2}
 
 
+def test_what_is_taken_away_stays_loaded_until_it_has_ended():
+    """[rollout-3.1] Though it never became the active version."""
+    assert loaded(at(Phase.ROLLING_BACK)) == {V1, V2}
+
+
 refs = st.sampled_from([V1, V2, V3])
 phases = st.sampled_from(list(Phase))
 events = st.one_of(
@@ -338,6 +343,8 @@ def test_invariants_hold_on_any_walk(walk):
         assert (now.candidate is None) == (now.phase is Phase.STEADY)
         assert now.active in (now.known_good, now.candidate)
         assert (now.active is None) <= (now.known_good is None)
+        if now.phase is Phase.PROBATION:
+            assert now.known_good != now.candidate
         assert loaded(now) <= kept(now)
         if now.known_good is not None and now.known_good.digest in now.quarantined:
             # only an operator's wish for it could have brought it back, and only once forgiven
