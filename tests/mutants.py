@@ -6,15 +6,29 @@
 A test suite that is green says little; one that goes red for each of these says what it guards.
 """
 
+import os
 import shutil
-import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stdout
+from importlib.util import cache_from_source
+from multiprocessing import get_context
 from pathlib import Path
+from queue import SimpleQueue
 from typing import NamedTuple
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
-LIMIT_S = 120  # a mutant that makes the tests hang is dead too
+AT_ONCE = 2
+TEST_S_MAX = 60  # a mutant that makes a test hang is dead too
+LIMIT_S = 300
+# What takes longest is to start Python and import what is no part of this house: done once.
+PROCESSES = get_context("spawn" if sys.platform == "win32" else "forkserver")
+GREEN, RED = 0, 40  # how a process ends; 1 would be any error of its own
+PRELOADED = ["pytest", "hypothesis", "numpy", "msgspec", "orjson", "pydantic", "structlog"]
 
 
 class Mutant(NamedTuple):
@@ -66,12 +80,21 @@ MUTANTS: dict[str, tuple[list[str], list[Mutant]]] = {
             Mutant("P.STEADY or now.phase in ABANDONABLE", "P.STEADY"),
             Mutant("now = replace(now, active=now.candidate)", "pass"),
             Mutant("now = replace(now, active=now.known_good)", "pass"),
-            Mutant("known_good=now.candidate, previous=before", "known_good=now.candidate"),
+            Mutant("known_good=now.candidate, previous=now.known_good", "known_good=now.candidate"),
             Mutant("active=None, known_good=None, previous=None", "active=None, known_good=None"),
             Mutant("if blame is Blame.VERDICT and now.candidate != now.known_good", "if False"),
             Mutant("if blame is Blame.VERDICT and", "if True and"),
             Mutant("if ref == now.candidate and now.phase in LIVE", "if ref == now.candidate"),
-            Mutant("now.previous not in (None, ref)", "now.previous != ref"),
+            Mutant("_lawful(now, now.previous) not in (None, ref)", "now.previous != ref"),
+            Mutant("_lawful(now, now.previous) not in", "now.previous not in"),
+            Mutant("known_good=_lawful(now, now.known_good)", "known_good=now.known_good"),
+            Mutant("ref == now.active or ref.release >= now.floor", "ref.release >= now.floor"),
+            Mutant("ref.release >= now.floor", "ref.release > now.floor"),
+            Mutant("ref.release >= now.floor", "True"),
+            Mutant("max(now.floor, release)", "release"),
+            Mutant("and now.phase is not P.ROLLING_BACK:", "and True:"),
+            Mutant("now.restarts + proves", "now.restarts + 1"),
+            Mutant("now.phase in LIVE or now.phase is P.ROLLING_BACK", "now.phase in LIVE"),
             Mutant("(*others, ref.digest)[-QUARANTINED_MAX:]", "(*others, ref.digest)"),
             Mutant(
                 "(*others, ref.digest)[-QUARANTINED_MAX:]",
@@ -117,7 +140,7 @@ MUTANTS: dict[str, tuple[list[str], list[Mutant]]] = {
         ],
     ),
     "agent/core/comparison.py": (
-        ["test_judge", "test_judge_chance", "test_beside", "test_trials"],
+        ["test_judge", "test_beside", "test_trials", "test_judge_chance"],
         [
             Mutant("finite == expected", "False"),
             Mutant("expected & ~finite", "~finite"),
@@ -158,6 +181,34 @@ MUTANTS: dict[str, tuple[list[str], list[Mutant]]] = {
             Mutant("is self.keep.trial and self._keeps_batches", "is self.keep.trial"),
             Mutant("self._scoring.account.tried += len(keys)", "pass"),
             Mutant("if self._scoring.slot.seat is keep.trial:", "if True:"),
+            Mutant("and seat.states.like(active.states)", "and True"),
+            Mutant(
+                "        self.end_shadow()\n        self.canary = Canary",
+                "        self.canary = Canary",
+            ),
+            Mutant(
+                "        self.end_shadow()\n        scoring = self._scoring",
+                "        scoring = self._scoring",
+            ),
+            Mutant("return self.shadow is None or self.shadow.same", "return True"),
+            Mutant("self._scoring.dirty = True", "pass"),
+            Mutant("self.shadow.answered(chunk, columns, run_ms)", "pass"),
+            Mutant("self.shadow.worker_lost()", "pass"),
+            Mutant("self.shadow.hung(now)", "pass"),
+            Mutant("self.shadow.stood_still(gap_s)", "pass"),
+            Mutant("return [self.shadow.next_due(), self.shadow.next_wake(now)]", "return []"),
+        ],
+    ),
+    "agent/runtime/canary.py": (
+        ["test_beside"],
+        [
+            Mutant("zlib.crc32(model.encode())", "0"),
+            Mutant("zlib.crc32(name.encode(), self._salt)", "zlib.crc32(name.encode())"),
+            Mutant("zlib.crc32(name.encode(), self._salt)", "hash(name) % 2**32"),
+            Mutant("< self._below", ">= self._below"),
+            Mutant("share * 2**32", "share * 2**31"),
+            Mutant("if len(self._keys) > known:", "if not known:"),
+            Mutant("self._keys.names[known:]", "self._keys.names"),
         ],
     ),
     "agent/runtime/shadow.py": (
@@ -165,7 +216,14 @@ MUTANTS: dict[str, tuple[list[str], list[Mutant]]] = {
         [
             Mutant("seat.states = live.states.copy()", "seat.states = live.states"),
             Mutant("if chunk.seat is not self.live:", "if False:"),
-            Mutant("self.seat.states.follow(self.live.states, chunk.keys)", "pass"),
+            Mutant("self.seat.states.follow(self.live.states, np.concatenate(behind))", "pass"),
+            Mutant("np.concatenate(behind))", "keys)"),
+            Mutant("self.evidence.skipped += self._rows", "pass"),
+            Mutant("self._waiting.clear()", "pass"),
+            Mutant("self._rows = self._bytes = 0\n        if", "if"),
+            Mutant("self._out.behind = True", "pass"),
+            Mutant("and not batch.behind:", "and True:"),
+            Mutant("if batch.behind:", "if False:"),
             Mutant("self.evidence.skipped += rows", "pass"),
             Mutant("if self._rows + rows > WAITING_ROWS_MAX or", "if False or"),
             Mutant("or self._credit_s < 0:", "or False:"),
@@ -244,70 +302,210 @@ MUTANTS: dict[str, tuple[list[str], list[Mutant]]] = {
             Mutant("result.refused += len(part.times)", "pass"),
             Mutant("kept - self.rows - self.refused", "kept - self.rows"),
             Mutant("Again(part.release, part.seq,", "Again(part.release, part.seq + 1,"),
+            Mutant("scored.seq + start", "scored.seq"),
+            Mutant("unrepeated(some)", "len(some)"),
+            Mutant("states = good.states.blank()", "states = good.states"),
         ],
     ),
-    "agent/runtime/scoring.py": (
-        ["test_scoring", "test_jobs"],
+    "agent/runtime/handover.py": (
+        ["test_scoring", "test_carrying", "test_past"],
         [
-            Mutant("account.readings += block.readings", "account.readings += len(block)"),
-            Mutant("share.readings = block.readings", "pass"),
-            Mutant("self._reject(block.rejected, share)", "pass"),
-            Mutant("self._reject(block.rejected, share)", "self._reject(block.rejected, None)"),
-            Mutant("self._reject(rows.rejected, share)", "pass"),
-            Mutant("self._reject(rows.rejected, share)", "self._reject(rows.rejected, None)"),
-            Mutant('self._reject({"no_model": len(block)}, share)', "pass"),
             Mutant(
-                'self._reject({"no_model": len(block)}, share)',
-                'self._reject({"no_model": len(block)}, None)',
+                "account.expired += account.held - carried\n    account.held = carried\n    if",
+                "account.held = carried\n    if",
             ),
-            Mutant("self._reject(spans.rejected, share)", "pass"),
-            Mutant("self._reject(spans.rejected, share)", "self._reject(spans.rejected, None)"),
+            Mutant("    account.held = carried\n    if", "    if"),
+            Mutant("scoring.carrying.resume(seat, account.held)", "0"),
+            Mutant("seat.debt = seat.windower.pending - carried", "pass"),
+            Mutant("if new.like(old):", "if True:"),
+            Mutant("if new.like(old):", "if False:"),
+            Mutant("and new.states.like(old.states)", "and True"),
+            Mutant("and not _knows_better(scoring, new)", "and True"),
+            Mutant("shadow.seat is new and shadow.judged is not new", "shadow.seat is new"),
+            Mutant("new.debt = new.windower.pending - carried", "pass"),
+            Mutant("carried = min(account.held, new.windower.pending)", "carried = 0"),
+            Mutant(
+                "    account.expired += account.held - carried\n    account.held = carried\n\n",
+                "    account.held = carried\n\n",
+            ),
+            Mutant("    account.held = carried\n\n", "\n"),
+            Mutant("good.states.forget_broken()", "pass"),
+            Mutant("good.like(bad) else None", "True else None"),
+            Mutant("scoring.jobs.give(bad, heir)", "scoring.jobs.give(bad, None)"),
+            Mutant("scoring.slot.lease(heir)", "pass"),
+            Mutant("waiting.remove(chunk)", "pass"),
             Mutant('share.reject({"rolled_back": chunk.readings})', "pass"),
-            Mutant(" - sum(spans.rejected.values())", ""),
-            Mutant("account.flying += covered", "account.flying += spans.readings"),
-            Mutant("account.held -= covered + expired", "account.held -= covered"),
-            Mutant("account.expired += expired", "pass"),
+            Mutant("scoring.mark(chunk, parts=-1, answered=0)", "pass"),
+            Mutant('scoring.give_up(chunk, "rolled_back",', '(lambda *_: None)(chunk, "",'),
+            Mutant("for _ in range(leases - kept):", "for _ in range(leases):"),
+            Mutant("for _ in range(leases - kept):", "for _ in range(0):"),
+            Mutant("    scoring.shares.settle()\n", ""),
+        ],
+    ),
+    "agent/runtime/cutting.py": (
+        ["test_scoring", "test_carrying"],
+        [
+            Mutant("scoring.reject(spans.rejected, share)", "pass"),
+            Mutant("scoring.reject(spans.rejected, share)", "account.reject(spans.rejected)"),
+            Mutant("if spans.rejected:", "if False:"),
             Mutant("min(seat.debt, spans.readings)", "0"),
             Mutant("min(seat.debt, spans.expired)", "0"),
             Mutant("seat.debt -= paid  # the version", "pass  # the version"),
+            Mutant("    seat.debt -= paid\n", ""),
+            Mutant("account.expired += expired", "pass"),
+            Mutant("account.held -= covered + expired", "account.held -= covered"),
+            Mutant("account.held -= covered + expired", "account.held -= expired"),
+            Mutant("account.flying += covered", "account.flying += spans.readings"),
+            Mutant("if len(spans.keys):", "if True:"),
             Mutant("one.parts += 1", "pass"),
+            Mutant("scoring.slot.lease(part.seat)", "pass"),
+        ],
+    ),
+    "agent/runtime/rows.py": (
+        ["test_scoring", "test_beside", "test_past"],
+        [
+            Mutant("if answer.error:", "if False:"),
+            Mutant("except UnfitError as error:", "except ZeroDivisionError as error:"),
+            Mutant("if chunk.again is not None:", "if False:"),
+            Mutant("if chunk.asked is not None:", "if False:"),
+            Mutant("sample.add(columns.score[finite])", "pass"),
+            Mutant("sample.add(columns.score[finite])", "sample.add(columns.score)"),
+            Mutant("seat.evidence.errors += bad", "pass"),
+            Mutant('seat.evidence.why = "the score', '_ = "the score'),
+            Mutant("seat.evidence.scored(rows, waited_ms, now)", "pass"),
+            Mutant("scoring.recent.add(waited_ms, rows, now)", "pass"),
+            Mutant("(now - chunk.arrived) * 1000.0", "now - chunk.arrived"),
+            Mutant("account.next_seq += rows\n    account", "account.next_seq += 1\n    account"),
+            Mutant("account.flying -= chunk.readings", "pass"),
+            Mutant("account.scored += chunk.readings", "account.scored += rows"),
+            Mutant("account.last_score = wall", "pass"),
+            Mutant(
+                "account.last_score = wall\n    scoring.dirty = True", "account.last_score = wall"
+            ),
+            Mutant("scoring.trace.scored(seat.ref, first, rows, waited_ms, now)", "pass"),
+            Mutant("scoring.beside.answered(chunk, columns, answer.run_ms, first)", "pass"),
+            Mutant("scoring.account.next_seq += rows", "pass"),
+            Mutant("scoring.trace.superseded(rows)", "pass"),
+            Mutant("again.done.set_result(rows)", "again.done.set_result(0)"),
+            Mutant('"release": again.release', '"release": 0'),
+            Mutant("supersedes=supersedes", "supersedes=None"),
+            Mutant(
+                'waits.set_exception(RefusedError(why, 422))\n    return ""',
+                "waits.set_exception(RefusedError(why, 422))\n    return why",
+            ),
+        ],
+    ),
+    "agent/runtime/questions.py": (
+        ["test_scoring", "test_commands"],
+        [
+            Mutant("asked.set_running_or_notify_cancel()", "pass"),
+            Mutant("if seat is None:", "if False:"),
+            Mutant("if seat.manifest.window is not None or seat.states is not None:", "if False:"),
+            Mutant("if seat.manifest.window is not None or seat.states", "if seat.states"),
+            Mutant("window is not None or seat.states is not None:", "window is not None:"),
+            Mutant("if len(rows.keys) != n:", "if False:"),
+            Mutant("if not isinstance(inputs, Mapping):", "if False:"),
+            Mutant("values = [values]", "pass"),
+            Mutant("0 < len(columns[name]) <= ROWS_MAX", "len(columns[name]) <= ROWS_MAX"),
+            Mutant("0 < len(columns[name]) <= ROWS_MAX", "0 < len(columns[name])"),
+            Mutant("if len({len(column)", "if 0 and len({len(column)"),
+        ],
+    ),
+    "agent/runtime/scoring.py": (
+        ["test_scoring", "test_jobs", "test_carrying", "test_overload", "test_beside"],
+        [
+            Mutant("account.readings += block.readings", "account.readings += len(block)"),
+            Mutant("share.readings = block.readings", "pass"),
+            Mutant("self.reject(block.rejected, share)", "pass"),
+            Mutant("self.reject(block.rejected, share)", "self.account.reject(block.rejected)"),
+            Mutant("self.reject(rows.rejected, share)", "pass"),
+            Mutant("self.reject(rows.rejected, share)", "self.account.reject(rows.rejected)"),
+            Mutant('self.reject({"no_model": len(block)}, share)', "pass"),
+            Mutant(
+                'self.reject({"no_model": len(block)}, share)',
+                'self.account.reject({"no_model": len(block)})',
+            ),
+            Mutant("block = self.overload.thinned(block, self.waiting.rows)", "pass"),
+            Mutant("self.last_reject |= seat.featurizer.last_reject", "pass"),
+            Mutant(" - sum(spans.rejected.values())", ""),
+            Mutant("self.carrying.pushed(seat, block, now, share, account.held)", "pass"),
+            Mutant("self.carrying.waited(now, share, self.account.held)", "pass"),
+            Mutant("self.beside.feed(block, now)", "pass"),
+            Mutant("self.overload.relieve(self)", "pass"),
             Mutant("share.parts -= 1\n        self.shares", "pass\n        self.shares"),
             Mutant("share.parts += parts", "pass"),
             Mutant("share.answered += answered", "pass"),
             Mutant("self._halves.add if share.is_half", "self._halves.discard if share.is_half"),
-            Mutant("self.account.expired += self.account.held\n", "pass\n"),
-            Mutant("self.account.expired += self.account.held - carried", "pass"),
-            Mutant("new.debt = new.windower.pending - carried", "pass"),
-            Mutant("self.restoring = False", "pass"),
+            Mutant("if seat is None or old is None:", "if old is None:"),
+            Mutant("self.carrying.begin(seat, self._opened, self.account.held)", "pass"),
+            Mutant("self.beside.end()", "pass"),
+            Mutant("self.dirty, self.restoring = True, False", "self.restoring = False"),
+            Mutant("self.dirty, self.restoring = True, False", "self.dirty = True"),
             Mutant("trace.swap(self.account.next_seq)", "pass"),
+            Mutant("self.trace = trace", "pass"),
+            Mutant("waiting + answered + [chunk", "waiting + [chunk"),
+            Mutant("return seats | self.beside.seats()", "return seats"),
             Mutant("if not self.jobs.resend(now):", "if self.jobs.resend(now) is None:"),
             Mutant("if not self.jobs.may_send(seat):", "if False:"),
-            Mutant("if self._waiting.rows < self.limits.rows_max:", "if True:"),
+            Mutant("if self.waiting.rows < self.limits.rows_max:", "if True:"),
+            Mutant("if now < ripe:", "if False:"),
+            Mutant("self.ripe = ripe", "pass"),
+            Mutant("self.ripe = None\n", "pass\n"),
             Mutant("seat.leases += leases", "pass"),
-            Mutant("good.like(bad) else None", "True else None"),
-            Mutant("self.jobs.give(bad, heir)", "self.jobs.give(bad, None)"),
-            Mutant("self.slot.lease(heir)", "pass"),
-            Mutant("for _ in range(leases - kept):", "for _ in range(leases):"),
-            Mutant("for _ in range(leases - kept):", "for _ in range(0):"),
-            Mutant("asked.set_running_or_notify_cancel()", "pass"),
+            Mutant("self.slot.lease(chunk.seat)", "pass"),
             Mutant("chunk.seat.evidence.errors += len(chunk)", "pass"),
+            Mutant("chunk.seat.evidence.why = why", "pass"),
             Mutant("if why and chunk.orphan:", "if False:"),
-            Mutant('self._give_up(chunk, "rolled_back", why)', "pass"),
-            Mutant('self._give_up(chunk, "run", why)', "pass"),
+            Mutant('self.give_up(chunk, "rolled_back", why)', "pass"),
+            Mutant('self.give_up(chunk, "run", why)', "pass"),
+            Mutant("self.mark(chunk, parts=-1, answered=-1)", "pass"),
+            Mutant("self.slot.release(chunk.seat)", "pass"),
             Mutant("self.account.flying -= chunk.readings", "pass"),
             Mutant("self.account.reject({reason: chunk.readings})", "pass"),
-            Mutant("self.restoring or self._waiting.rows >= ROWS_WAITING_MAX", "self.restoring"),
+            Mutant("self.last_reject[reason] = why", "pass"),
+            Mutant("quiet=not (self._halves or self._answered)", "quiet=True"),
+            Mutant("self.dirty |= taken is not None", "pass"),
+            Mutant("self.shares.forget() or self.dirty", "self.dirty"),
+            Mutant("self.shares, self.carrying.kept)", "self.shares)"),
+            Mutant("*self.beside.dues(now)", ""),
+            Mutant("times.append(self.slot.seat.windower.next_due())", "pass"),
+            Mutant("self.jobs or self._answered)", "self.jobs)"),
             Mutant("return self.restoring or ", "return "),
-            Mutant(
-                "self._waiting.rows >= ROWS_WAITING_MAX", "self._waiting.rows > ROWS_WAITING_MAX"
-            ),
+            Mutant("return self.restoring or ", "return self.restoring and "),
+            Mutant("self.beside.stood_still(gap_s)", "pass"),
+            Mutant("self.jobs.stood_still(gap_s)", "pass"),
+            Mutant("self.beside.hung(now)", "pass"),
+            Mutant("self.beside.worker_lost(seat)", "pass"),
+        ],
+    ),
+    "agent/runtime/overload.py": (
+        ["test_overload"],
+        [
+            Mutant('self._policy == "block" and', "True and"),
+            Mutant("waiting >= ROWS_WAITING_MAX", "False"),
+            Mutant("waiting >= ROWS_WAITING_MAX", "waiting > ROWS_WAITING_MAX"),
+            Mutant('self._policy != "sample" or', "False or"),
+            Mutant("or not doublings", "or False"),
+            Mutant("block.rejected | {REASON: gone}", "block.rejected"),
+            Mutant("block.rejected | {REASON: gone}", "{REASON: gone}"),
+            Mutant("if doublings <= DOUBLINGS_MAX:", "if True:"),
+            Mutant("self._seen[groups.unique] += groups.sizes", "pass"),
+            Mutant("% 2**doublings == 0", "% 2 == 0"),
+            Mutant('self._policy == "drop_oldest"', "True"),
+            Mutant("- len(waiting.chunks[0]) >= self._rows", ">= self._rows"),
+            Mutant("share.reject({REASON: chunk.readings})", "pass"),
+            Mutant("scoring.mark(chunk, parts=-1, answered=0)", "pass"),
+            Mutant("scoring.give_up(chunk, REASON, WHY)", "pass"),
+            Mutant("scoring.slot.release(chunk.seat)", "pass"),
+            Mutant("        scoring.shares.settle()\n", ""),
         ],
     ),
     "agent/runtime/jobs.py": (
         ["test_jobs", "test_scoring"],
         [
             Mutant("self.sent > 0.0 and self.answer is None", "self.sent > 0.0"),
-            Mutant("if seat.lost or seat.jobs_out", "if seat.jobs_out"),
+            Mutant("if seat.lost or seat.parked", "if seat.parked"),
+            Mutant("seat.lost or seat.parked or", "seat.lost or"),
             Mutant("seat.jobs_out >= seat.jobs_max", "seat.jobs_out > seat.jobs_max"),
             Mutant("job.sent = now\n        job.tries", "job.tries"),
             Mutant("        job.tries += 1\n", ""),
@@ -331,8 +529,22 @@ MUTANTS: dict[str, tuple[list[str], list[Mutant]]] = {
             Mutant("job.tries >= self._tries_max", "job.tries > self._tries_max"),
             Mutant("job.tries >= self._tries_max", "False"),
             Mutant("            running = False\n", ""),
-            Mutant("now >= due:", "now > due:"),
-            Mutant("job.chunk.seat.session.kill()", "pass"),
+            Mutant("now < self._due(job)", "now <= self._due(job)"),
+            Mutant("job.chunk.seat.run_s_max(self._run_s_max)", "self._run_s_max"),
+            Mutant("seat.session.kill()", "pass"),
+            Mutant("seat.evidence.hangs += 1", "pass"),
+            Mutant("if not seat.session.device_lost:", "if True:"),
+            Mutant("seat.deaths += 1", "pass"),
+            Mutant(
+                "job.chunk.states or seat.states\n        states = known",
+                "seat.states\n        states = known",
+            ),
+            Mutant("states = chunk.states or seat.states\n", "states = seat.states\n"),
+            Mutant("and not answer.error:", "and True:"),
+            Mutant("if answer.job < 0:", "if False:"),
+            Mutant("job.sent += gap_s", "pass"),
+            Mutant("job.sent, job.tries = 0.0, job.tries - 1", "job.sent = 0.0"),
+            Mutant("seat.ran(answer.run_ms)", "pass"),
             Mutant("job.sent = now  # its end", "pass  # its end"),
             Mutant("except UnfitError as error:", "except ZeroDivisionError as error:"),
         ],
@@ -347,11 +559,16 @@ MUTANTS: dict[str, tuple[list[str], list[Mutant]]] = {
             Mutant('account.readings -= undone["readings"]', "pass"),
             Mutant("account.reject({reason: -n for", "account.reject({reason: n for"),
             Mutant("account.rejected.items() if n}", "account.rejected.items()}"),
-            Mutant("account.expired = account.readings", "account.expired += account.readings"),
+            Mutant("account.expired = unscored", "account.expired += unscored"),
             Mutant(" - account.scored - sum(", " - sum("),
             Mutant(" - sum(account.rejected.values())", ""),
             Mutant("if redelivered:", "if not redelivered:"),
-            Mutant("account.held = account.flying = 0", "account.held = 0"),
+            Mutant("min(kept, unscored), 0", "min(kept, unscored), account.flying"),
+            Mutant("min(kept, unscored)", "0"),
+            Mutant("min(kept, unscored)", "kept"),
+            Mutant("unscored - account.held", "unscored"),
+            Mutant('"kept": kept', '"kept": 0'),
+            Mutant("AHEAD: shares.done().hex()", 'AHEAD: ""'),
         ],
     ),
     "agent/runtime/holds.py": (
@@ -365,6 +582,52 @@ MUTANTS: dict[str, tuple[list[str], list[Mutant]]] = {
             Mutant("self._open.append(hold)", "self._open.appendleft(hold)"),
         ],
     ),
+    "agent/runtime/shares.py": (
+        ["test_shares", "test_accounts", "test_scoring", "test_carrying"],
+        [
+            Mutant("0 < self.answered < self.parts", "self.answered < self.parts"),
+            Mutant("0 < self.answered < self.parts", "0 < self.answered"),
+            Mutant("self.rejected.get(reason, 0) + n", "n"),
+            Mutant("            hold.parts += 1\n", "            pass\n"),
+            Mutant("if not self.ahead or not burst.ids:", "if not self.ahead:"),
+            Mutant("self.ahead[same * size :] if same", "self.ahead if same"),
+            Mutant('if same == len(burst.payloads) else b""', "if True else b''"),
+            Mutant("self._open[0].parts == 0", "True"),
+            Mutant("share.settled = True", "pass"),
+            Mutant("share.hold.parts -= 1", "pass"),
+            Mutant("self._done.append(share.hold)", "pass"),
+            Mutant("self._done[0].settled", "True"),
+            Mutant("return len(self._done) < before", "return False"),
+            Mutant("total.readings += share.readings", "pass"),
+            Mutant("total.reject(share.rejected)", "pass"),
+            Mutant("*bursts, *(share.had for", "*(share.had for"),
+            Mutant("*(share.had for share in self._open), ", ""),
+            Mutant(", self.ahead])", "])"),
+        ],
+    ),
+    "agent/runtime/carrying.py": (
+        ["test_carrying"],
+        [
+            Mutant("!= list(range(len(rows)))", "is None"),
+            Mutant("self._keys.index(name) != n for", "False for"),
+            Mutant("_begin_anew(seat)", "pass"),
+            Mutant("self.kept = min(held, seat.windower.pending)", "self.kept = held"),
+            Mutant("windower is self._windower and states is self._states", "False"),
+            Mutant("self.kept = step.held", "pass"),
+            Mutant("steps, anew = [], True", "anew = True"),
+            Mutant("elif quiet:", "elif True:"),
+            Mutant("self._states.changes()\n            elif", "pass\n            elif"),
+            Mutant("self._keys.names[self._names :]", "[]"),
+            Mutant("self._names = len(self._keys)", "pass"),
+            Mutant("self._queue[0].share.settled", "True"),
+            Mutant("if step.about != _about(seat):", "if False:"),
+            Mutant("seat.featurizer.remembers = step.remembers", "pass"),
+            Mutant("seat.windower.due(step.now)", "pass"),
+            Mutant("(seat.states.apply if n else seat.states.restore)", "seat.states.restore"),
+            Mutant("seat.windower.rearm()", "pass"),
+            Mutant("self._log_bytes += len(body)", "pass"),
+        ],
+    ),
 }
 
 
@@ -372,42 +635,100 @@ def survives(tree: Path, name: str, mutant: Mutant, tests: list[str]) -> bool:
     """Whether the tests stay green with `mutant` in the copy."""
     path = tree / name
     source = path.read_text(encoding="utf-8")
+    path.write_text(mistaken(name, source, mutant), encoding="utf-8")
+    compiled = Path(cache_from_source(str(path)))  # two mistakes may be of one second and size
+    compiled.unlink(missing_ok=True)
+    judging = PROCESSES.Process(target=_judge, args=(tree, tests))  # type: ignore[attr-defined]
+    judging.start()
+    judging.join(LIMIT_S)
+    if judging.exitcode is None:
+        judging.kill()
+        judging.join()
+    path.write_text(source, encoding="utf-8")
+    compiled.unlink(missing_ok=True)
+    assert judging.exitcode in {GREEN, RED, -9}, f"its tests did not even begin: {tree}/told.txt"
+    return bool(judging.exitcode == GREEN)
+
+
+def _judge(tree: Path, tests: list[str]) -> None:
+    """In a process of its own: run `tests` against the copy in `tree`, and end as they do."""
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("agent", "tests")]:
+        del sys.modules[name]  # they are those of the tree this was started in
+    sys.path[0] = str(tree)
+    os.chdir(tree)
+    options = ["-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:cov"]
+    options += ["-W", "ignore", "-o", f"timeout={TEST_S_MAX}"]
+    with Path(tree, "told.txt").open("w", encoding="utf-8") as told, redirect_stdout(told):
+        code = pytest.main([*options, *(f"tests/unit/{test}.py" for test in tests)])
+    sys.exit(GREEN if code == pytest.ExitCode.OK else RED)
+
+
+def mistaken(name: str, source: str, mutant: Mutant) -> str:
+    """`source` with the mistake in it; raises where it is not one, or is none any more."""
     assert mutant.right in source, f"{name} has no {mutant.right!r} any more: see to this mutant"
-    mistaken = source.replace(mutant.right, mutant.wrong, 1)
-    compile(mistaken, name, "exec")  # what is no Python would prove nothing by failing
-    path.write_text(mistaken, encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--no-header"]
-    command += ["-W", "ignore", *(f"tests/unit/{test}.py" for test in tests)]
-    try:
-        done = subprocess.run(command, cwd=tree, capture_output=True, timeout=LIMIT_S, check=False)
-        return done.returncode == 0
-    except subprocess.TimeoutExpired:
-        return False
-    finally:
-        path.write_text(source, encoding="utf-8")
+    wrong = source.replace(mutant.right, mutant.wrong, 1)
+    compile(wrong, name, "exec")  # what is no Python would prove nothing by failing
+    return wrong
+
+
+def attempts(wanted: list[str]) -> Iterator[tuple[str, list[str], Mutant]]:
+    """Of each file whose name holds one of `wanted` (none: of all): as it is, then each mistake.
+
+    All of them are looked at before the first is tried: a list that is not true is told at once.
+    """
+    chosen = [
+        (name, tests, mutant)
+        for name, (tests, mutants) in MUTANTS.items()
+        if not wanted or any(word in name for word in wanted)
+        for mutant in (NO_MISTAKE, *mutants)
+    ]
+    for name, _, mutant in chosen:
+        mistaken(name, (ROOT / name).read_text(encoding="utf-8"), mutant)
+    return iter(chosen)
 
 
 def main(wanted: list[str]) -> int:
-    """Try every mutant of the files whose name holds one of `wanted` (none: of all)."""
-    alive = tried = 0
-    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
-        tree = Path(folder)
-        leave = shutil.ignore_patterns("__pycache__")
-        for part in ("agent", "tests"):
-            shutil.copytree(ROOT / part, tree / part, ignore=leave)
-        shutil.copy(ROOT / "pyproject.toml", tree)
-        for name, (tests, mutants) in MUTANTS.items():
-            if wanted and not any(word in name for word in wanted):
+    """Try them, some at once, each in a copy of its own; what survived is told again at the end."""
+    copies: SimpleQueue[Path] = SimpleQueue()
+    alive: list[str] = []
+    tried = 0
+
+    def outcome(name: str, tests: list[str], mutant: Mutant) -> bool:
+        copy = copies.get()
+        try:
+            return survives(copy, name, mutant, tests)
+        finally:
+            copies.put(copy)
+
+    chosen = list(attempts(wanted))
+    PROCESSES.set_forkserver_preload(PRELOADED)
+    with (
+        tempfile.TemporaryDirectory(prefix="mutants-") as folder,
+        ThreadPoolExecutor(AT_ONCE) as pool,
+    ):
+        for n in range(AT_ONCE):
+            copies.put(_copied(Path(folder, str(n))))
+        for (name, _, mutant), lives in zip(
+            chosen, pool.map(outcome, *zip(*chosen, strict=True)), strict=True
+        ):
+            told = f"{name}: {mutant.right!r} -> {mutant.wrong!r}"
+            if mutant is NO_MISTAKE:
+                assert lives, f"{name}: its tests are red as it is"
                 continue
-            assert survives(tree, name, NO_MISTAKE, tests), f"{name}: its tests are red as it is"
-            for mutant in mutants:
-                tried += 1
-                lives = survives(tree, name, mutant, tests)
-                alive += lives
-                word = "SURVIVED" if lives else "killed"
-                print(f"{word:8}  {name}: {mutant.right!r} -> {mutant.wrong!r}", flush=True)
-    print(f"{tried - alive} of {tried} killed")
+            tried += 1
+            if lives:
+                alive.append(told)
+            print(f"{'SURVIVED' if lives else 'killed':8}  {told}", flush=True)
+    print(f"{tried - len(alive)} of {tried} killed", *alive, sep="\n")
     return 1 if alive else 0
+
+
+def _copied(tree: Path) -> Path:
+    leave = shutil.ignore_patterns("__pycache__")
+    for part in ("agent", "tests"):
+        shutil.copytree(ROOT / part, tree / part, ignore=leave)
+    shutil.copy(ROOT / "pyproject.toml", tree)
+    return tree
 
 
 if __name__ == "__main__":
