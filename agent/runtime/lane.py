@@ -29,8 +29,8 @@ logger = structlog.get_logger(__name__)
 READINGS_A_TURN_MAX = 4096  # from one source, before the others have their turn
 TURN_S_MAX = 1.0  # the longest sleep: a lost wake-up costs no more than this
 STILL_S = 1.5  # more than TURN_S_MAX between two turns: the machine, or we, stood still
-BUSY_S = 0.004  # between two reads: readings keep coming
-REST_S_MIN, REST_S_MAX = 0.001, 0.002  # from one turn to the next, while they do
+BUSY_S = 0.004  # from one turn with readings to the next: they keep coming
+REST_S_MIN, REST_S_MAX = 0.001, 0.002  # between two turns, while they do
 UNCOMMITTED_MAX = 256  # entries on their way to disk before reading stops
 
 
@@ -57,7 +57,7 @@ class Lane:
         self._ticks: dict[Source, float] = {}
         self._waiting: deque[tuple[int, list[Hold]]] = deque()  # ticket -> holds it settles
         self._owed = 0  # how many of these hold something to acknowledge
-        self._read_at = float("-inf")
+        self._read_at = float("-inf")  # the end of the latest turn with readings
         self._rest_until = 0.0
         self._rested_s = 0.0  # before this turn
         self._stopping = False
@@ -179,13 +179,17 @@ class Lane:
             self._requests.popleft()()
         self._settle()
         readable = {id(key.data) for key, mask in ready}
-        self._read(readable, now, wall)
+        came = self._read(readable, now, wall)
+        is_busy = came and now - self._read_at < BUSY_S
         now = self._clock.monotonic()  # not before what was just read arrived
         records = self._score(readable, now, wall)
         self._commit(records)
         self._settle()
+        if came:
+            self._read_at = self._clock.monotonic()
+            self._rest_until = self._read_at + self._rest_s() if is_busy else 0.0
 
-    def _read(self, readable: set[int], now: float, wall: float) -> None:
+    def _read(self, readable: set[int], now: float, wall: float) -> bool:
         came = False
         for source in self.sources:
             if now >= self._ticks[source]:
@@ -195,9 +199,7 @@ class Lane:
                     came = True
                     self.intakes[burst.stream].take(source, burst, now, wall)
                 self._ticks[source] = min(self._ticks[source], source.tick(now))
-        if came:
-            self._rest_until = now + self._rest_s() if now - self._read_at < BUSY_S else 0.0
-            self._read_at = now
+        return came
 
     def _score(self, readable: set[int], now: float, wall: float) -> list[Record]:
         records: list[Record] = []
