@@ -62,8 +62,8 @@ check: lint types imports  ## everything but the tests
 	@$(RUN) scripts/deployment --check
 	@$(RUN) scripts/lock --check
 
-bench: $(DEV)  ## measurements; prints ratios
-	@$(RUN) -m pytest tests/bench -m bench -s $(ARGS)
+bench: $(DEV)  ## measurements: ratios, told and written into docs/limits.md
+	@$(RUN) -m pytest tests/bench -m bench -s --timeout 0 --limits docs/limits.md $(ARGS)
 
 mutants: $(DEV)  ## mistakes on purpose: each must be caught by a unit test (ARGS="jobs": of one file)
 	@$(RUN) -m tests.mutants $(ARGS)

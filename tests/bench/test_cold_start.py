@@ -59,7 +59,7 @@ def bare(environ):
     return time.monotonic() - began, float(done.stdout)
 
 
-def test_the_first_score_after_a_cold_start(tmp_path):
+def test_the_first_score_after_a_cold_start(tmp_path, figure):
     runs = {"the first": [], "after a restart": []}
     reference = []
     # Compiled beforehand, as an installed package is; what this tree has may be older than it.
@@ -79,11 +79,12 @@ def test_the_first_score_after_a_cold_start(tmp_path):
                         reference.append(theirs)
                         times.append(ours)
     wall, cpu = (statistics.median(column) for column in zip(*reference, strict=True))
-    print(f"\nimport onnxruntime: {wall:.2f} s, {cpu:.2f} s of processor")
     for name, times in runs.items():
         its_wall, its_cpu = (statistics.median(column) for column in zip(*times, strict=True))
         least = min(one for one, _ in times)
-        print(
-            f"{name:>15}: {its_wall:.2f} s (least {least:.2f}), ÷ import {its_wall / wall:.2f}; "
-            f"{its_cpu:.2f} s of processor, ÷ import {its_cpu / cpu:.2f}"
+        figure(
+            f"cold start to the first score, {name}",
+            f"{its_wall:.2f} s (least {least:.2f}); ÷ `import onnxruntime` {its_wall / wall:.1f}, "
+            f"in processor time {its_cpu / cpu:.1f} ({its_cpu:.2f} s ÷ {cpu:.2f} s)",
+            "1.0 s; 3",
         )

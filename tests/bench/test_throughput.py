@@ -22,7 +22,7 @@ def median(laps: list[Lap], figure: Callable[[Lap], float]) -> float:
 
 
 @pytest.mark.parametrize("qos", [0, 1])
-def test_saturation_beside_mosquitto_sub(tmp_path, qos):
+def test_saturation_beside_mosquitto_sub(tmp_path, figure, qos):
     ours, theirs = [], []
     for turn in range(ROUNDS):
         # A broker a turn: one that knows the agent would keep what is sent while it is away.
@@ -31,16 +31,18 @@ def test_saturation_beside_mosquitto_sub(tmp_path, qos):
             with agent(broker, tmp_path / str(turn), qos) as pid:
                 ours.append(lap(broker, sink, pid, qos=qos, rate=0, number=FLOOD))
     rate, sub = median(ours, lambda one: one.rate), statistics.median(theirs)
-    print(
-        f"\nQoS {qos}, saturation: {rate:,.0f} readings/s scored, {sub:,.0f} messages/s "
-        f"mosquitto_sub, ratio {rate / sub:.2f}; {median(ours, lambda one: one.cores):.2f} cores, "
-        f"{median(ours, lambda one: one.cpu_us):.1f} µs CPU a reading"
+    figure(
+        f"readings/s scored at saturation ÷ messages/s of `mosquitto_sub`, QoS {qos}",
+        f"{rate / sub:.2f} ({rate:,.0f} ÷ {sub:,.0f}); the agent took "
+        f"{median(ours, lambda one: one.cores):.2f} cores, "
+        f"{median(ours, lambda one: one.cpu_us):.1f} µs a reading",
+        "0.95",
     )
     assert not sum(one.lost for one in ours)
 
 
 @pytest.mark.parametrize("qos", [0, 1])
-def test_the_whole_agent_at_the_floor(tmp_path, qos):
+def test_the_whole_agent_at_the_floor(tmp_path, figure, qos):
     with (
         quiet_broker() as broker,
         child("sink", broker.url, SCORES) as sink,
@@ -50,14 +52,33 @@ def test_the_whole_agent_at_the_floor(tmp_path, qos):
             lap(broker, sink, pid, qos=qos, rate=FLOOR, number=3 * FLOOR) for _ in range(ROUNDS)
         ]
     cost = median(laps, lambda one: one.cpu_us)
-    print(
-        f"\nQoS {qos}, {FLOOR:,}/s offered: {median(laps, lambda one: one.rate):,.0f}/s scored, "
-        f"{cost:.1f} µs CPU a reading: one core carries {1e6 / cost:,.0f}/s"
+    figure(
+        f"CPU of the whole agent with {FLOOR:,} readings/s offered, `wait_ms = 2`, QoS {qos}",
+        f"{cost:.1f} µs a reading; {median(laps, lambda one: one.rate):,.0f}/s scored",
+        "20 µs",
     )
     assert not sum(one.lost for one in laps)
 
 
-def test_what_a_reading_costs_beside_a_naive_script(tmp_path):
+def test_a_hundred_readings_a_message(tmp_path, figure):
+    load = {"qos": 0, "rate": 0, "number": FLOOD // 25, "readings": 100}
+    with (
+        quiet_broker() as broker,
+        child("sink", broker.url, SCORES) as sink,
+        agent(broker, tmp_path / "agent", 0, wait_ms=2) as pid,
+    ):
+        laps = [lap(broker, sink, pid, **load) for _ in range(ROUNDS)]
+    cost = median(laps, lambda one: one.cpu_us)
+    figure(
+        "readings/s scored, 100 JSON readings a message",
+        f"{median(laps, lambda one: one.rate):,.0f}, the agent taking "
+        f"{median(laps, lambda one: one.cores):.2f} cores: {cost:.2f} µs a reading",
+        "1,000,000",
+    )
+    assert not sum(one.lost for one in laps)
+
+
+def test_what_a_reading_costs_beside_a_naive_script(tmp_path, figure):
     runs: dict[str, list[Lap]] = {"naive": [], "wait 0": [], "wait 2": []}
     with quiet_broker() as broker, child("sink", broker.url, SCORES) as sink:
 
@@ -72,11 +93,13 @@ def test_what_a_reading_costs_beside_a_naive_script(tmp_path):
                 with agent(broker, tmp_path / f"{wait}-{turn}", 0, wait_ms=wait) as pid:
                     measure(f"wait {wait}", pid)
     reference = median(runs["naive"], lambda one: one.cpu_us)
-    print(f"\n{PACED:,} readings/s, QoS 0:")
-    for name, laps in runs.items():
+    for wait, goal in ((0, "0.45"), (2, "0.20")):
+        laps = runs[f"wait {wait}"]
         cost = median(laps, lambda one: one.cpu_us)
-        print(
-            f"{name:>7}: {cost:6.1f} µs CPU a reading, ratio {cost / reference:.2f}; "
+        figure(
+            f"CPU a reading at {PACED:,}/s ÷ a naive script, `wait_ms = {wait}`",
+            f"{cost / reference:.2f} ({cost:.1f} µs ÷ {reference:.1f} µs); "
             f"p50 {median(laps, lambda one: one.p50):.1f} ms, "
-            f"p99 {median(laps, lambda one: one.p99):.1f} ms"
+            f"p99 {median(laps, lambda one: one.p99):.1f} ms",
+            goal,
         )

@@ -1,7 +1,4 @@
-"""What the hop into a worker costs: bare onnxruntime, inline, and process, at four batch sizes.
-
-PYTHONPATH=. python tests/bench/bench_worker.py
-"""
+"""What the hop into a worker costs: bare onnxruntime, inline, and process, at four batch sizes."""
 
 import select
 import time
@@ -9,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from agent.adapters.onnx import InlineEngine
 from agent.adapters.processes import ProcessEngine
@@ -20,12 +18,13 @@ from tests.world import zoo
 REF = ModelRef("bench", 1, Digest(f"sha256:{'0' * 64}"))
 BATCHES = (1, 32, 128, 1024)
 RUNS, ROUNDS = 2000, 5
+RUNS_LARGE = 5
 
 
-def timed(once: Callable[[], object]) -> float:
+def timed(once: Callable[[], object], runs: int = RUNS) -> float:
     """Median µs of one call."""
     took = []
-    for _ in range(RUNS):
+    for _ in range(runs):
         started = time.perf_counter_ns()
         once()
         took.append(time.perf_counter_ns() - started)
@@ -98,6 +97,43 @@ def test_what_the_hop_into_a_worker_costs(tmp_path: Path) -> None:
         session.close()
     print(
         f"\nstart and load of a worker: {np.median(starts):.0f} ms; {process.rss_bytes() >> 20} MiB"
+    )
+    inline.close()
+    process.close()
+
+
+def mlp(folder: Path) -> Path:
+    return zoo.mlp(folder)
+
+
+def cnn(folder: Path) -> Path:
+    return zoo.cnn(folder, features=512, channels=4096)
+
+
+@pytest.mark.parametrize(
+    ("make", "shape", "goal"),
+    [
+        pytest.param(mlp, (128, 8), "0.6", id="the MLP"),
+        pytest.param(cnn, (128, 16, 512), "0.97", id="a CNN of 25 MB"),
+    ],
+)
+def test_batches_through_the_worker_beside_bare_runs(tmp_path, request, make, shape, goal):
+    """One batch is always on its way while another runs, as the lane has it."""
+    figure, name = request.getfixturevalue("figure"), request.node.callspec.id
+    folder, runs = make(tmp_path / "m"), RUNS if len(shape) == 2 else RUNS_LARGE
+    manifest = parse((folder / "model.toml").read_bytes())
+    inline = InlineEngine(sealed=False).load(REF, folder, manifest, background=False)
+    process = ProcessEngine(sealed=False).load(REF, folder, manifest, background=False)
+    assert inline._loaded is not None
+    bare = inline._loaded
+    x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    hop = overlapped(process, x)
+    laps = [(timed(lambda: bare.run([x]), runs), timed(hop, runs)) for _ in range(ROUNDS)]
+    alone, through_it = np.median(laps, axis=0)
+    figure(
+        f"batches of 128 a second through the worker ÷ bare `run`, {name}",
+        f"{alone / through_it:.2f} ({alone:,.0f} µs ÷ {through_it:,.0f} µs)",
+        goal,
     )
     inline.close()
     process.close()

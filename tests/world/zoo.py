@@ -167,12 +167,18 @@ def classifier(folder: Path, *, features: int = 4, seed: int = 0, **members: Any
 
 
 def cnn(
-    folder: Path, *, length: int = 16, features: int = 2, seed: int = 0, **members: Any
+    folder: Path,
+    *,
+    length: int = 16,
+    features: int = 2,
+    channels: int = 4,
+    seed: int = 0,
+    **members: Any,
 ) -> Path:
     """x [batch, length, features] -> y [batch, 1]: convolution over a tumbling window."""
     tumbling = {"window": {"kind": "tumbling", "size": str(length)}}
     document = manifest(features, **merged(tumbling, members))
-    kernel = np.random.default_rng(seed).normal(size=(4, features, 3))
+    kernel = np.random.default_rng(seed).normal(size=(channels, features, 3))
     nodes = [
         helper.make_node("Transpose", ["x"], ["t"], perm=[0, 2, 1]),
         helper.make_node("Conv", ["t", "k"], ["c"], kernel_shape=[3]),
@@ -185,7 +191,7 @@ def cnn(
         nodes,
         [tensor("x", "f4", ["n", length, features])],
         [tensor("y", "f4", ["n", 1])],
-        [constant("k", kernel), constant("w", np.ones((4, 1)))],
+        [constant("k", kernel), constant("w", np.ones((channels, 1)))],
     )
     golden = rows(length * features, seed).reshape(SAMPLES, length, features)
     return write(folder, made, document, {"x": golden})
