@@ -207,6 +207,27 @@ def test_a_version_with_state_scores_the_past_from_where_the_bad_one_took_over(t
     live(main, plant)
 
 
+def test_after_a_restart_the_past_is_scored_from_blank_states_and_never_the_live_ones(tmp_path):
+    """[rollout-6.2] What the states were when the bad version took over went with the process."""
+    plant = Plant(tmp_path)
+    for release in (1, 2):
+        plant.publish(release, more=STATE)
+    stateful(plant)
+
+    async def before(plant):
+        await tried(plant, values=[10, 20])
+
+    async def after(plant):
+        feed(plant, 30)
+        await rolled_back(plant)
+        sent = Sent(plant)
+        assert [sent.superseded[seq] for seq in sent.by(2)[::2]] == [10, 30, 60]
+        feed(plant, 100)
+        assert Sent(plant).all[-1]["score"] == [166, 166]
+
+    live(before, plant, after)
+
+
 def test_each_row_of_a_batch_that_names_a_sensor_twice_is_superseded_by_its_own(tmp_path):
     """[rollout-6.2] Where the known good carries state and the bad version did not."""
     plant = Plant(tmp_path)
