@@ -32,6 +32,7 @@ class SwapTrace:
     last_old: int = -1
     first_new: int = -1
     rows_new: int = 0
+    gap: int = 0  # sequence numbers between the two versions that nobody has
     repeated: int = 0
     pause_ms: float = math.nan  # from the last score of the old to the first of the new
     rss_before: int = 0
@@ -63,6 +64,8 @@ class SwapTrace:
         if self.swapped and ref == self.new:
             if self.first_new < 0:
                 self.first_new = first
+                if self.last_old >= 0:  # what the old one still ends behind a canary is no gap
+                    self.gap = first - self.last_old - 1 - self.between
                 self.pause_ms = (now - self._last_old_at) * 1000.0
             elif first <= self.last_old:
                 self.repeated += rows
@@ -77,13 +80,6 @@ class SwapTrace:
         """`rows` rows have their numbers that take the place of others."""
         if self.swapped and self.first_new < 0:
             self.between += rows
-
-    @property
-    def gap(self) -> int:
-        """Sequence numbers between the two versions that nobody has."""
-        if self.first_new < 0 or self.last_old < 0:
-            return 0
-        return self.first_new - self.last_old - 1 - self.between
 
     def document(self) -> dict[str, Any]:
         """The receipt as events and reports carry it."""

@@ -47,6 +47,19 @@ def test_a_hole_between_the_versions_is_a_gap():
     assert trace.gap == 3
 
 
+def test_after_a_canary_the_versions_end_in_turns_and_nothing_is_lost():
+    """[rollout-4.1] What the old version had in hand may end behind what its canary had."""
+    trace = watched()
+    trace.scored(V2, 0, 4, 1.0, 1.0)
+    trace.swap(next_seq=4)
+    trace.scored(V2, 4, 3, 1.0, 1.1)
+    trace.scored(V1, 7, 9, 1.0, 1.2)
+    trace.scored(V2, 16, 4, 1.0, 1.3)
+    document = trace.document()
+    assert (document["gap"], document["duplicates"]) == (0, 0)
+    assert (document["first_seq"], document["last_seq"]) == (4, 15)
+
+
 def test_a_row_the_old_version_gave_already_is_a_duplicate():
     trace = watched()
     trace.swap(next_seq=10)
