@@ -3,7 +3,7 @@
 Sockets, worker answers, commits and requests from other threads all wake the same loop; each turn
 does what there is to do and ends in at most one outbox entry.  Batches grow by themselves: what
 arrives while a run is under way is the next batch.  Nothing here waits for anything but the
-selector, and while readings keep coming for a millisecond or two between turns (docs/adr/0013).
+selector, and while readings keep coming for a few milliseconds between turns (docs/adr/0013).
 """
 
 import contextlib
@@ -29,8 +29,8 @@ logger = structlog.get_logger(__name__)
 READINGS_A_TURN_MAX = 4096  # from one source, before the others have their turn
 TURN_S_MAX = 1.0  # the longest sleep: a lost wake-up costs no more than this
 STILL_S = 1.5  # more than TURN_S_MAX between two turns: the machine, or we, stood still
-BUSY_S = 0.004  # from one turn with readings to the next: they keep coming
-REST_S_MIN, REST_S_MAX = 0.001, 0.002  # between two turns, while they do
+BUSY_S = 0.002  # after the rest that follows a turn with readings: they keep coming
+REST_S_MIN, REST_S_MAX = 0.002, 0.004  # between two turns, while they do
 UNCOMMITTED_MAX = 256  # entries on their way to disk before reading stops
 
 
@@ -180,7 +180,7 @@ class Lane:
         self._settle()
         readable = {id(key.data) for key, mask in ready}
         came = self._read(readable, now, wall)
-        is_busy = came and now - self._read_at < BUSY_S
+        is_busy = came and now - max(self._read_at, self._rest_until) < BUSY_S
         now = self._clock.monotonic()  # not before what was just read arrived
         records = self._score(readable, now, wall)
         self._commit(records)

@@ -249,7 +249,7 @@ def test_silence_closes_windows_by_itself(site):
     session.close()
 
 
-def test_readings_that_keep_coming_are_looked_at_a_millisecond_apart(site):
+def test_readings_that_keep_coming_are_looked_at_with_rests_between(site):
     """By the hand clock none passes between reads: as busy as can be."""
     reads, source = [], site.source
     read = source.read
