@@ -69,6 +69,7 @@ def test_a_reading_out_of_range_is_rejected_and_costs_no_other(river):
     seated(river, features={"names": ["v"], "ranges": [[2, 3]]})
     river.push(4)
     assert river.account.rejected == {"range": 2}
+    assert river.scoring.last_reject.keys() == {"range"}
     river.finish()
     assert river.scores == [2, 3]
     river.check()
@@ -150,6 +151,7 @@ def test_a_late_reading_is_rejected_once_and_never_held(river):
     river._next = 3
     river.push(1)
     assert river.account.rejected == {"late": 1}
+    assert "closed" in river.scoring.last_reject["late"]
     assert river.account.counts().balanced
 
 
@@ -396,7 +398,8 @@ def test_going_back_to_windows_with_room_between_them_expires_no_reading_twice(r
     river.swap(river.seat(2, window=TUMBLING_3))
     river.swap(first)
     assert (river.account.expired, first.debt) == (15, 15)
-    river.push(25)  # to 40: what came up to 20 goes into windows or between them
+    for _ in range(5):
+        river.push(5)  # to 40: what came up to 20 goes into windows or between them
     assert river.account.expired == 15 + sum(not 0 <= n % 10 < 2 for n in range(16, 21))
     river.check()
     river.finish()
