@@ -65,6 +65,14 @@ def test_after_a_restart_open_windows_are_expired_and_flying_readings_come_again
     assert (after.held, after.flying, after.scored, after.next_seq) == (0, 0, 86, 86)
 
 
+def test_readings_in_windows_that_were_stored_are_held_on_and_no_more_than_there_are():
+    account = balanced(Account(scored=86, held=5, flying=7))
+    after = Account.restored(account.encode(Shares(), kept=3), redelivered=False)
+    assert (after.held, after.flying, after.expired) == (3, 0, 9)
+    after = Account.restored(account.encode(Shares(), kept=50), redelivered=False)
+    assert (after.held, after.flying, after.expired) == (12, 0, 0)
+
+
 def test_what_comes_again_is_not_still_counted_as_rejected():
     account = balanced(Account(scored=3, rejected={"range": 5, "late": 2}, flying=1))
     shares = Shares()

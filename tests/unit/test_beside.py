@@ -150,6 +150,17 @@ def test_a_hung_shadow_is_killed_and_that_is_a_death_and_no_hang(river):
     assert (seen.hangs, seen.deaths) == (0, 1)
 
 
+def test_the_time_the_whole_process_stood_still_is_no_hang_of_a_shadow(river):
+    active, candidate = seated(river), river.seat(2)
+    shadowed(river, candidate)
+    river.push(1)
+    settle(river, active)
+    river.clock.forward(100.0)
+    river.scoring.stood_still(100.0)
+    river.turn()
+    assert candidate.session.kills == 0
+
+
 def test_an_answer_that_comes_after_its_shadow_has_ended_frees_the_session(river):
     active, candidate = seated(river), river.seat(2)
     shadowed(river, candidate)

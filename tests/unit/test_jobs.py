@@ -3,6 +3,7 @@
 import pytest
 
 from agent.runtime.scoring import Limits
+from agent.runtime.seats import RUNS_TO_KNOW
 from tests.world.river import River
 
 
@@ -246,3 +247,62 @@ def test_an_answer_to_nobody_is_ignored(river):
     river.turn()
     assert river.scores == [1, 2]
     assert river.seat_1.jobs_out == 0
+
+
+def test_the_time_the_whole_process_stood_still_is_no_runs_time(river):
+    river.push(2)
+    river.turn()
+    due = river.scoring.jobs.next_hang()
+    river.clock.forward(60.0)
+    river.scoring.stood_still(60.0)
+    river.turn()
+    assert river.scoring.jobs.next_hang() == due + 60.0
+    assert river.seat_1.session.kills == 0
+
+
+def test_a_hang_is_evidence_and_so_is_the_death_that_ends_it(river):
+    river.push(2)
+    river.turn()
+    river.clock.forward(10.0)
+    river.turn()
+    seen = river.seat_1.evidence
+    assert (seen.hangs, seen.why) == (1, "it was ended after 10.0 s")
+    river.turn()
+    assert (seen.deaths, river.seat_1.deaths) == (1, 1)
+
+
+def test_a_device_that_is_lost_is_no_evidence_against_a_version(river):
+    river.push(2)
+    river.turn()
+    river.seat_1.session.device_lost = True
+    lose(river, river.seat_1)
+    assert (river.seat_1.evidence.deaths, river.seat_1.deaths) == (0, 1)
+
+
+def test_a_version_whose_runs_are_known_to_be_short_is_waited_for_less_long(river):
+    for _ in range(RUNS_TO_KNOW):
+        river.push(1)
+        river.finish()
+    assert river.seat_1.runs == RUNS_TO_KNOW
+    river.push(1)
+    river.turn()
+    waits = river.scoring.jobs.next_hang() - river.clock.monotonic()
+    assert waits == river.seat_1.run_s_max(10.0) < 10.0
+
+
+def test_a_seat_that_is_about_to_be_given_back_is_sent_nothing_more(river):
+    river.seat_1.parked = True
+    river.push(2)
+    river.turn()
+    assert not river.seat_1.session.seen
+
+
+def test_what_a_worker_that_is_given_back_had_is_no_try_of_it(river):
+    river.push(2)
+    river.turn()
+    river.scoring.jobs.park(river.seat_1)
+    assert (river.seat_1.lost, river.seat_1.jobs_out) == (True, 0)
+    assert [job.tries for job in river.scoring.jobs._jobs] == [0]
+    revive(river, river.seat_1)
+    river.finish()
+    assert river.scores == [1, 2]

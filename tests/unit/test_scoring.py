@@ -301,6 +301,7 @@ def test_a_failed_run_is_rejected_counted_and_told(river):
     assert river.turn() == []
     assert river.account.rejected == {"run": 3}
     assert (seat.evidence.errors, seat.evidence.why) == (3, "division by zero")
+    assert river.scoring.last_reject == {"run": "division by zero"}
     assert hold.parts == 0
     river.check()
     river.push(1)
@@ -409,7 +410,10 @@ def test_going_back_to_windows_with_room_between_them_expires_no_reading_twice(r
 def test_a_model_taken_away_expires_what_its_windows_held(river):
     seated(river, 1, window=TUMBLING_3)
     river.push(2)
+    assert river.scoring.stored() is not None
+    assert river.scoring.stored() is None
     river.swap(None)
+    assert river.scoring.stored() is not None
     assert (river.account.expired, river.account.held) == (2, 0)
     assert river.scoring.next_due(river.clock.monotonic()) is None
     river.check()
