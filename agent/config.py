@@ -1,7 +1,6 @@
 """Settings: `agent.toml` and the environment, read once, checked whole, frozen (interface.md §3).
 
-Every key can be set by the environment: EDGE_AGENT__SECTION__KEY; lists and tables are JSON there.
-Secrets are never in here: keys that end in `_file` name where they lie.
+EDGE_AGENT__SECTION__KEY sets any key, too (lists and tables: JSON).  `_file`: where a secret lies.
 """
 
 import os
@@ -55,7 +54,8 @@ class Mqtt(_Section):
     key_file: str = ""
     version: Annotated[int, Field(ge=4, le=5)] = 5
     keepalive_s: Annotated[int, Field(ge=5, le=3600)] = 30
-    reconnect_s_first: Annotated[float, Field(ge=0.1, le=600)] = 1.0  # more: a fleet spreads
+    reconnect_s_first: Annotated[float, Field(ge=0.1, le=600)] = 1.0
+    reconnect_s_spread: Annotated[float, Field(ge=0, le=600)] = 60.0  # after the broker was away
     reconnect_s_max: Annotated[float, Field(ge=1, le=3600)] = 120.0
     packet_bytes_max: Annotated[int, Field(ge=4096, le=256 * 2**20)] = 1024 * 1024
     inflight_max: Annotated[int, Field(ge=1, le=65535)] = 2000

@@ -1,7 +1,6 @@
 """When to connect again."""
 
 import random
-from collections import Counter
 
 import pytest
 
@@ -76,24 +75,73 @@ def test_in_a_fight_over_an_id_no_ten_minutes_have_more_than_three_reconnects(se
     assert all(sum(t <= x < t + 600 for x in reconnects) <= 3 for t in reconnects)
 
 
-def came_back(first_s, agents, down_s, seed):
-    """When each agent was back, in seconds since the broker was: full seconds, counted."""
-    dice = random.Random(seed)
-    back = []
-    for _ in range(agents):
-        one = Redial("a", delay_s_max=120.0, dice=dice.random, delay_s_first=first_s)
+AGENTS = 100
+
+
+def came_back(seed, *, away_s, says_so, spread_s=60.0):
+    """When each agent of a fleet was back, in seconds since the broker was, in order.
+
+    The broker was `away_s` away.  Where it does not even hang up, who looks meanwhile is refused.
+    """
+    dice, back = random.Random(seed), []
+    for _ in range(AGENTS):
+        one = Redial("a", delay_s_max=120.0, dice=dice.random, spread_s=spread_s)
+        now = one.lost(0.0, lived_s=3600.0, taken_over=False, going=says_so)[0]
+        while now < away_s:
+            now += one.failed(refused=True)
+        back.append(now - away_s)
+    return sorted(back)
+
+
+def told(name, runs):
+    """The least spread and the highest count in any second, of all runs; printed."""
+    spread = min(run[-1] - run[0] for run in runs)
+    most = max(sum(t <= u < t + 1.0 for u in run) for run in runs for t in run)
+    print(f"{name}: {AGENTS} agents back over {spread:.0f} s at least, at most {most} in a second")
+    return spread, most
+
+
+@pytest.mark.parametrize(
+    ("away_s", "says_so"),
+    [(0.0, True), (2.0, True), (2.0, False), (60.0, True), (60.0, False)],
+)
+def test_a_fleet_comes_back_to_its_broker_over_half_a_minute_and_not_at_once(away_s, says_so):
+    """[delivery-6.5] F19."""
+    runs = [came_back(seed, away_s=away_s, says_so=says_so) for seed in range(50)]
+    how = "hung up" if says_so else "was reset"
+    spread, most = told(f"broker {how}, away {away_s:g} s", runs)
+    assert spread >= 30
+    assert most <= (10 if away_s < 10 else 12)
+
+
+def test_without_a_spread_a_fleet_comes_back_in_one_wave():
+    """Why there is one."""
+    runs = [came_back(n, away_s=2.0, says_so=True, spread_s=0.0) for n in range(50)]
+    _, most = told("no spread", runs)
+    assert most > 50
+
+
+@pytest.mark.parametrize("away_s", [0.5, 3.0, 10.0, 60.0])
+def test_one_device_that_was_cut_off_is_back_as_fast_as_ever(away_s):
+    """[delivery-6.7] No word of the broker's, nothing refused: it is we who were away."""
+    late = []
+    for seed in range(200):
+        dice = random.Random(seed)
+        one = Redial("a", delay_s_max=120.0, dice=dice.random, spread_s=60.0)
         now = one.lost(0.0, lived_s=3600.0, taken_over=False)[0]
-        while now < down_s:
+        while now < away_s:
             now += one.failed()
-        back.append(now - down_s)
-    return max(back), max(Counter(int(t) for t in back).values())
+        late.append(now - away_s)
+    print(f"cut for {away_s:g} s: back {sorted(late)[100]:.1f} s later, {max(late):.0f} at worst")
+    assert sorted(late)[100] <= max(1.0, away_s)
 
 
-def test_a_fleet_that_was_told_to_spread_comes_back_over_half_a_minute_and_not_at_once():
-    """[delivery-6.5] 100 agents, a broker away for 2 s: `mqtt.reconnect_s_first` = 60."""
-    runs = [came_back(60.0, 100, 2.0, seed) for seed in range(20)]
-    as_is = [came_back(1.0, 100, 2.0, seed) for seed in range(20)]
-    print(f"spread {min(s for s, _ in runs):.0f} s, peak {max(n for _, n in runs)} a second; ")
-    print(f"unset: {min(s for s, _ in as_is):.0f} s, {max(n for _, n in as_is)} a second")
-    assert min(spread for spread, _ in runs) >= 30
-    assert max(peak for _, peak in runs) <= 10
+def test_a_device_that_has_not_met_its_broker_yet_waits_for_nobody_else():
+    """[delivery-6.7] Both have just been switched on."""
+    one = Redial("a", delay_s_max=120.0, dice=lambda: 1.0, spread_s=60.0)
+    assert [one.failed(refused=True) for _ in range(4)] == [1, 2, 4, 8]
+
+
+def test_the_spread_is_not_wider_than_the_longest_delay():
+    one = Redial("a", delay_s_max=5.0, dice=lambda: 1.0, spread_s=60.0)
+    assert one.lost(0.0, lived_s=60.0, taken_over=False, going=True)[0] == 5.0

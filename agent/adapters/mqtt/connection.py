@@ -24,7 +24,7 @@ from agent.core.errors import RefusedError, UnavailableError
 from agent.ports import Message
 
 ACK_S_MAX = 60.0  # a broker that takes longer to acknowledge has forgotten us
-TAKEN_OVER = 0x8E
+TAKEN_OVER, SHUTS_DOWN = 0x8E, 0x8B
 NO_SUBSCRIBERS = 0x10  # PUBACK: taken, and given to nobody
 PACKET_BYTES_MAX = 268_435_455
 HEADER_BYTES = 16  # fixed header, topic length, packet id, length of properties: at most
@@ -97,7 +97,7 @@ class Connection:
         self.up_since = 0.0
         self.over = ""  # why it ended, in a sentence; empty while it stands
         self.doubt = ""  # what is not as it should be although it stands
-        self.taken_over = False
+        self.taken_over = self.going = False  # told: another came; the broker ends
         self.client = self._made()
         try:
             options.connect(self.client)
@@ -281,7 +281,9 @@ class Connection:
         self._inbox(came, mid)
 
     def _on_disconnect(self, _c: Any, _u: Any, flags: Any, reason: ReasonCode, _p: Any) -> None:
-        self.taken_over = flags.is_disconnect_packet_from_server and reason.value == TAKEN_OVER
+        told = reason.value if flags.is_disconnect_packet_from_server else 0
+        self.taken_over = told == TAKEN_OVER
+        self.going = told == SHUTS_DOWN or (not told and self.client.hung_up)
         if reason.value == TOO_LARGE and self._flights:
             # Said by hanging up; to try the same again would lose the link again, for ever.
             mid = max(self._flights, key=lambda m: len(self._flights[m].payload))

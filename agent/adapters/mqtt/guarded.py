@@ -25,10 +25,12 @@ class Guarded(Client):
     """A paho client that gives the connection up when a packet is announced too big.
 
     `packet_bytes_max` limits the part after the fixed header; `too_big` says what was announced.
+    `hung_up`: the far side has closed the connection, as a process does that ends.
     """
 
     packet_bytes_max: int = 1024 * 1024
     too_big: int = 0
+    hung_up: bool = False
     _begun: socket.socket | None = None
 
     def _sock_recv(self, bufsize: int) -> bytes:
@@ -38,7 +40,9 @@ class Guarded(Client):
             msg = f"a packet of {self.too_big} bytes, where {self.packet_bytes_max} are the limit"
             raise TooBigError(msg)
         self.check_frame()
-        return super()._sock_recv(min(bufsize, CHUNK_BYTES_MAX))
+        came = super()._sock_recv(min(bufsize, CHUNK_BYTES_MAX))
+        self.hung_up = not came
+        return came
 
     def check_frame(self) -> None:
         """Hold paho's websocket buffer to its limit too: it keeps a frame until it is whole.

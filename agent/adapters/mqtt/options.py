@@ -90,12 +90,18 @@ class Options:
         if self._user and not self._is_tls and self.host not in _LOOPBACK:
             log.warning("password_in_clear", broker=self.where, advice="use mqtts:// or wss://")
 
-    def redial(self) -> Redial:
-        """When to connect again, from now on."""
+    def redial(self, *, spreads: bool = False) -> Redial:
+        """When to connect again, from now on.
+
+        `spreads`: after the broker was away, not before others had their turn, too.  On our own
+        machine there are no others.
+        """
+        apart = spreads and self.host not in _LOOPBACK
         return Redial(
             self.client_id,
             delay_s_first=self._settings.reconnect_s_first,
             delay_s_max=self._settings.reconnect_s_max,
+            spread_s=self._settings.reconnect_s_spread if apart else 0.0,
             dice=random.SystemRandom().random,  # devices cloned from one image must not agree
         )
 

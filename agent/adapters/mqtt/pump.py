@@ -68,7 +68,7 @@ class Pump:
         self._subscriptions = subscriptions
         self._window = window
         self._clock = clock
-        self._redial = options.redial()
+        self._redial = options.redial(spreads=True)
         self._letters: deque[Letter] = deque()
         self._acks: deque[tuple[Connection, int, Callable[[], None] | None]] = deque()
         self._is_stopping = threading.Event()
@@ -154,7 +154,8 @@ class Pump:
                 clock=self._clock,
             )
         except UnavailableError as error:
-            return self._failed(str(error))
+            refused = isinstance(error.__cause__, ConnectionRefusedError)
+            return self._failed(str(error), refused=refused)
         try:
             self._serve(connection)
         except Exception as error:  # paho stumbles over malformed packets in many ways
@@ -172,13 +173,15 @@ class Pump:
             return self._failed(connection.over)
         now = self._clock()
         told = connection.taken_over if self._options.is_v5 else None
-        delay_s, fight = self._redial.lost(now, lived_s=now - connection.up_since, taken_over=told)
+        delay_s, fight = self._redial.lost(
+            now, lived_s=now - connection.up_since, taken_over=told, going=connection.going
+        )
         self.trouble = fight or connection.over
         log.warning("mqtt_lost", why=self.trouble, retry_s=round(delay_s, 1))
         return delay_s
 
-    def _failed(self, why: str) -> float:
-        delay_s = self._redial.failed()
+    def _failed(self, why: str, *, refused: bool = False) -> float:
+        delay_s = self._redial.failed(refused=refused)
         if why != self.trouble:  # said once, not at each attempt
             log.warning("mqtt_unreachable", why=why, retry_s=round(delay_s, 1))
         self.trouble = why

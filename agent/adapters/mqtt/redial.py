@@ -1,8 +1,10 @@
 """When to connect again.  Pure: told the time, and given the dice.
 
 Full jitter, so that a fleet does not come back in one wave; a connection resets the count only once
-it has lived a while, so that a broker which drops us at once is not hammered.  Two clients with one
-id throw each other out for ever: that fight is noticed and left.
+it has lived a while, so that a broker which drops us at once is not hammered.  A cut concerns us
+alone, and we are back soon.  A broker that hangs up or says it shuts down, or whose machine
+is there without it, has left everybody, and everybody comes back: that is spread wider.  Two
+clients with one id throw each other out for ever: that fight is noticed and left.
 """
 
 import math
@@ -27,6 +29,8 @@ class Redial:
         delay_s_max: where doubling ends.
         delay_s_first: where it begins; many clients of one broker come back over that time.
         dice: uniform over [0, 1).
+        spread_s: over how long to come back to a broker that went away from under a link that had
+            stood for a while.
     """
 
     def __init__(
@@ -36,26 +40,35 @@ class Redial:
         delay_s_max: float,
         dice: Callable[[], float],
         delay_s_first: float = DELAY_S_MIN,
+        spread_s: float = 0.0,
     ) -> None:
         self._client_id = client_id
         self._delay_s_max = delay_s_max
         self._delay_s_first = delay_s_first
         self._dice = dice
+        self._spread_s = spread_s
         self._failures = 0
+        self._stood = False  # the last connection did, for a while
         self._fought = -math.inf  # when the last takeover of a fight was
         self._told: deque[float] = deque(maxlen=TAKEOVERS_TOLD)
         self._quick: deque[float] = deque(maxlen=TAKEOVERS_GUESSED)
 
-    def failed(self) -> float:
-        """No connection came about; returns the seconds to wait."""
-        self._quick.clear()  # the broker was away: no fight over an id
-        return self._backed_off()
+    def failed(self, *, refused: bool = False) -> float:
+        """No connection came about; returns the seconds to wait.
 
-    def lost(self, now: float, *, lived_s: float, taken_over: bool | None) -> tuple[float, str]:
+        `refused`: the machine is there, and no broker.
+        """
+        self._quick.clear()  # the broker was away: no fight over an id
+        return self._backed_off(everybody=refused)
+
+    def lost(
+        self, now: float, *, lived_s: float, taken_over: bool | None, going: bool = False
+    ) -> tuple[float, str]:
         """A connection that stood has ended; returns the seconds to wait, and a sentence.
 
-        `taken_over`: what the broker said of it; None where the protocol has no word for it.  The
-        sentence is empty as long as nothing speaks for a second client.
+        `going`: the broker hung up, or said that it shuts down.  `taken_over`: what it said of
+        that; None where the protocol has no word for it.  The sentence is empty as long as nothing
+        speaks for a second client.
         """
         if taken_over:
             self._told.append(now)
@@ -66,14 +79,17 @@ class Redial:
             self._quick.append(now)
             if _full(self._quick, now):
                 return self._left_alone(GUESSED_DELAY_S, "another client may be using")
-        if lived_s >= STEADY_S:
+        self._stood = lived_s >= STEADY_S
+        if self._stood:
             self._failures = 0
-        return self._backed_off(), ""
+        return self._backed_off(everybody=going), ""
 
-    def _backed_off(self) -> float:
-        cap = min(self._delay_s_max, self._delay_s_first * float(1 << min(self._failures, 20)))
+    def _backed_off(self, *, everybody: bool) -> float:
+        cap = self._delay_s_first * float(1 << min(self._failures, 20))
+        if everybody and self._stood:
+            cap = max(cap, self._spread_s)
         self._failures += 1
-        return cap * self._dice()
+        return min(self._delay_s_max, cap) * self._dice()
 
     def _left_alone(self, delay_s: float, who: str) -> tuple[float, str]:
         delay_s += delay_s * self._dice()
