@@ -6,11 +6,13 @@ import os
 import random
 import shutil
 import sqlite3
+import statistics
 import time
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
+import psutil
 import pytest
 
 from agent.core.trust import TrustState, UntrustedError
@@ -20,7 +22,11 @@ from tests.world.waiting import eventually
 
 UP_S_MAX = 5.0
 SCORING_S_MAX = 3.0
-SLACK = float(os.environ.get("SLOW_MACHINE", "2"))  # a shared machine starts Python slowly
+LOAD_MAX = 2.0  # a machine with more to do says nothing in seconds
+BESIDE_MAX = 3.0  # what damage may cost, at the worst, times the slowest start without any
+BESIDE_MEDIAN_MAX = 1.5
+PLAIN_EVERY = 5  # starts without damage among the others, so that both meet the same weather
+SECONDS = float(os.environ.get("CORRUPTION_S", "inf"))  # begin no more after so long
 
 
 def flip(path, dice):
@@ -68,7 +74,7 @@ class Damaged:
 
     def __init__(self, site, folder):
         self.site, self.store, self.whole = site, folder / "store", folder / "whole"
-        self.rows = 0
+        self.stood_in = {}  # which other version scored until 2 was there again, by damage
         site.start()
         site.deploy(zoo.mlp(folder / "v1", name="m"))
         site.deploy(zoo.mlp(folder / "v2", bias=1.0, name="m"))
@@ -78,12 +84,23 @@ class Damaged:
 
     def once(self, dice):
         """Damage one file, start; what was damaged and how, seconds until up and until scoring."""
-        shutil.rmtree(self.store)
-        shutil.copytree(self.whole, self.store)
+        self._put_back()
         files = sorted(p for p in self.store.rglob("*") if p.is_file() and p.stat().st_size)
         path, damage = dice.choice(files), dice.choice(DAMAGES)
         damage(path, dice)
         what = f"{damage.__name__} {path.relative_to(self.store)}"
+        return what, *self._started(what)
+
+    def plain(self):
+        """Start with nothing damaged; seconds until up and until scoring."""
+        self._put_back()
+        return self._started("no damage")
+
+    def _put_back(self):
+        shutil.rmtree(self.store)
+        shutil.copytree(self.whole, self.store)
+
+    def _started(self, what):
         before = len(self.site.book("m").arrived)
         began = time.monotonic()
         self.site.start()
@@ -96,9 +113,15 @@ class Damaged:
 
         eventually(scores, 30, f"scoring after {what}; {self.site.model('m')}")
         scoring_s = time.monotonic() - began
-        assert self.site.model("m")["active"]["release"] == 2, what
+        release = self._active()
+        if release != 2:  # what was damaged is fetched first
+            self.stood_in[what] = release
+            eventually(lambda: self._active() == 2, 30, f"2 again after {what}")
         self.site.kill()
-        return what, up_s, scoring_s
+        return up_s, scoring_s
+
+    def _active(self):
+        return (self.site.model("m").get("active") or {}).get("release")
 
     def floor(self):
         """The highest release of m that this device remembers to have accepted; None: nothing."""
@@ -121,22 +144,36 @@ class Damaged:
 
 def damaged(broker, tmp_path, times, seed):
     print(f"seed {seed}")
-    dice, seen, ups, scorings = random.Random(seed), Counter(), [], []
+    dice, seen, found, plain, quiet = random.Random(seed), Counter(), [], [], 0
+    began = time.monotonic()
     with Site(broker, tmp_path, store={"dir": str(Path(tmp_path) / "store")}) as site:
         one = Damaged(site, Path(tmp_path))
-        for _ in range(times):
+        while len(found) < times and time.monotonic() - began < SECONDS:
+            if len(found) % PLAIN_EVERY == 0:
+                plain.append(one.plain())
+            is_quiet = psutil.getloadavg()[0] < LOAD_MAX
             what, up_s, scoring_s = one.once(dice)
             assert one.floor() == 2, what
             seen[what.split()[0]] += 1
-            ups.append(up_s)
-            scorings.append(scoring_s)
-            assert up_s <= UP_S_MAX * SLACK, what
+            found.append((up_s, scoring_s))
+            if is_quiet:
+                quiet += 1
+                assert up_s <= UP_S_MAX, what
+                assert scoring_s - up_s <= SCORING_S_MAX, what
     print(
-        f"{times} damages {dict(seen)}: up median {sorted(ups)[times // 2]:.1f} s, worst"
-        f" {max(ups):.1f}; scoring median {sorted(scorings)[times // 2]:.1f}, worst"
-        f" {max(scorings):.1f}; floor kept {times}/{times}"
+        f"{len(found)} damages {dict(seen)}, floor kept in all, {len(plain)} starts without;"
+        f" held to seconds: {quiet}, the others at a load above {LOAD_MAX:g};"
+        f" another version stood in at first: {one.stood_in}"
     )
-    assert max(scorings) <= (UP_S_MAX + SCORING_S_MAX) * SLACK
+    for n, name in enumerate(("up", "scoring")):
+        hurt, well = [one[n] for one in found], [one[n] for one in plain]
+        median, beside = statistics.median(hurt), statistics.median(well)
+        print(
+            f"{name}: median {median:.2f} s, worst {max(hurt):.2f}; without damage {beside:.2f},"
+            f" {max(well):.2f}: {median / beside:.2f} and {max(hurt) / max(well):.2f} times"
+        )
+        assert median <= BESIDE_MEDIAN_MAX * beside, name
+        assert max(hurt) <= BESIDE_MAX * max(well), name
 
 
 def test_whatever_is_damaged_it_scores_again_by_itself_and_the_floor_holds(broker, tmp_path):
