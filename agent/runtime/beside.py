@@ -39,6 +39,7 @@ class Beside:
         self.canary: Canary | None = None
         self.keep: Keep | None = None
         self._scoring = scoring
+        self._over: list[Shadow] = []  # with a run still out, on a seat that may answer by now
         self._numbers: Iterator[int] = itertools.count(-1, -1)  # of runs; jobs have the others
 
     # ---- control ----
@@ -63,6 +64,8 @@ class Beside:
         """Nobody scores beside the active version any more."""
         shadow, self.shadow = self.shadow, None
         if shadow is not None:
+            if shadow.leave():
+                self._over.append(shadow)
             self._scoring.slot.let_go(shadow.seat)
 
     def begin_canary(self, seat: Seat, share: float) -> None:
@@ -150,27 +153,35 @@ class Beside:
 
     def collect(self, seat: Seat, answers: list[Answer], now: float) -> None:
         """Runs have ended that were not the active version's."""
-        if self.shadow is not None and self.shadow.seat is seat:
-            for answer in answers:
-                self.shadow.collect(answer, now)
+        for shadow in self._shadows():
+            if shadow.seat is seat:
+                for answer in answers:
+                    shadow.collect(answer, now)
 
     def worker_lost(self, seat: Seat) -> None:
         """The worker of `seat` is gone."""
-        if self.shadow is not None and self.shadow.seat is seat:
-            self.shadow.worker_lost()
+        for shadow in self._shadows():
+            if shadow.seat is seat:
+                shadow.worker_lost()
 
     def hung(self, now: float) -> None:
         """Kill a worker whose run takes longer than it may."""
-        if self.shadow is not None:
-            self.shadow.hung(now)
+        for shadow in self._shadows():
+            shadow.hung(now)
 
     def stood_still(self, gap_s: float) -> None:
         """The whole process was stopped for `gap_s`: that is nobody's hang."""
-        if self.shadow is not None:
-            self.shadow.stood_still(gap_s)
+        for shadow in self._shadows():
+            shadow.stood_still(gap_s)
 
     def dues(self, now: float) -> list[float | None]:
         """When there will be something to do (monotonic)."""
-        if self.shadow is None:
-            return []
-        return [self.shadow.next_due(), self.shadow.next_wake(now)]
+        dues = [shadow.next_wake(now) for shadow in self._shadows()]
+        return dues if self.shadow is None else [self.shadow.next_due(), *dues]
+
+    def _shadows(self) -> list[Shadow]:
+        """The shadow, and those that are over but whose last run stands in somebody's way."""
+        if self._over:
+            users = self._scoring.seats()
+            self._over = [x for x in self._over if x.busy and x.seat in users]
+        return self._over if self.shadow is None else [*self._over, self.shadow]

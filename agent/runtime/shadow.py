@@ -79,6 +79,7 @@ class Shadow:
         self._rows = 0
         self._bytes = 0
         self._out: _Batch | None = None
+        self._over = self._in_the_way = False  # see `leave`
         self._credit_s = 0.0
         self._looked = 0.0
         self._words = LastWords()
@@ -189,6 +190,8 @@ class Shadow:
         if batch is None or batch.number != answer.job:
             return  # of a shadow that is no more
         self._out = None
+        if self._over:
+            return
         self._credit_s -= answer.run_ms / 1000.0
         if (columns := self._columns(batch, answer)) is not None:
             self._compare(batch, columns, answer.run_ms, now)
@@ -233,6 +236,8 @@ class Shadow:
 
     def next_wake(self, now: float) -> float | None:
         """When there will be something to do: a hang to end, or time to spend."""
+        if self._out is not None and self._over and not self._in_the_way:
+            return now
         if self._out is not None:
             return self._out.sent + self._hang_s
         if self._waiting and self._credit_s < 0 and not self.seat.lost:
@@ -245,13 +250,31 @@ class Shadow:
         That counts as a death: at the lowest priority a busy machine may look like a hang.
         """
         batch = self._out
+        if batch is not None and self._over and not self._in_the_way:
+            batch.sent, self._in_the_way = now, True
         if batch is not None and now >= batch.sent + self._hang_s:
+            if self._over:
+                self.seat.evidence.hangs += 1
+                self.seat.evidence.why = f"it was ended after {now - batch.sent:.1f} s"
             batch.sent = now
             self.seat.session.kill()
 
     @property
     def _hang_s(self) -> float:
-        return HANG_RATIO * self.seat.run_s_max(self._run_s_max)
+        ratio = 1.0 if self._over else HANG_RATIO
+        return ratio * self.seat.run_s_max(self._run_s_max)
+
+    @property
+    def busy(self) -> bool:
+        """Whether it has a run out."""
+        return self._out is not None
+
+    def leave(self) -> bool:
+        """Nobody hears it any more; whether it has a run out.  Where its seat answers now, that run
+        stands in the way of live batches: from here on it may take no longer than theirs.
+        """
+        self._over = True
+        return self.busy
 
     def stood_still(self, gap_s: float) -> None:
         """Nobody looked for `gap_s`, the machine having stopped us all."""
@@ -261,7 +284,7 @@ class Shadow:
     def worker_lost(self) -> None:
         """What its worker had is tried again, unless it keeps killing workers."""
         batch, self._out = self._out, None
-        if batch is None:
+        if batch is None or self._over:
             return
         if batch.behind:
             self.evidence.skipped += len(batch.keys)

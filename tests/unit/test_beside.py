@@ -177,6 +177,33 @@ def test_an_answer_that_comes_after_its_shadow_has_ended_frees_the_session(river
     river.check()
 
 
+@pytest.mark.parametrize("takes", ["some sensors", "all"])
+def test_a_run_that_a_shadow_never_ended_does_not_hold_up_who_takes_over(river, takes):
+    """[rollout-7.3] It was begun in shadow, where a hang is looked for in another place."""
+    active, candidate = seated(river), river.seat(2)
+    shadowed(river, candidate)
+    river.push(1)
+    settle(river, active)
+    assert candidate.jobs_out == 1
+    candidate.session.jobs_max = 1
+    if takes == "all":
+        river.swap(candidate)
+    else:
+        river.scoring.beside.begin_canary(candidate, 1.0)
+    river.push(1)
+    settle(river, active)
+    river.clock.forward(river.scoring.limits.run_s_max)
+    river.turn()
+    assert candidate.session.kills == 1
+    assert candidate.evidence.hangs == 1
+    river.turn()
+    assert candidate.lost
+    river.finish()
+    assert river.by_release == [(1, 1), (2, 2)]
+    assert candidate.evidence.hangs == 1
+    river.check()
+
+
 def test_a_shadow_that_ends_lets_its_seat_go(river):
     seated(river)
     candidate = river.seat(2)
