@@ -260,6 +260,16 @@ def test_the_next_version_goes_on_from_the_state_of_the_last(river):
     assert river.by_release == [(1, 1), (1, 3), (2, 6)]
 
 
+def test_a_version_whose_state_is_of_another_shape_begins_anew(river):
+    river.swap(river.stateful(1))
+    river.push(2)
+    river.finish()
+    river.swap(river.stateful(2, width=2))
+    river.push(1)
+    river.finish()
+    assert river.by_release == [(1, 1), (1, 3), (2, 3)]
+
+
 def test_the_next_version_waits_for_the_state_that_rows_under_way_will_leave(river):
     river.swap(river.stateful(1))
     river.push(3)  # 1, 2, 3: three runs, of which one is out
@@ -468,7 +478,7 @@ def test_a_rollback_hands_on_all_that_was_not_answered(river):
     river.turn()
     river.take_back(bad, good)
     assert river.released == [good, bad]
-    assert bad.leases == 0
+    assert (bad.leases, bad.jobs_out) == (0, 0)
     river.finish()
     assert river.by_release == [(1, n) for n in range(1, 13)]
     assert good.leases == 0

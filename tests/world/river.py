@@ -87,17 +87,23 @@ class River:
         self._sessions.append(ScriptedSession(ref(release), window=window))
         return ready(told, self._sessions[-1], late_s)
 
-    def stateful(self, release: int) -> Seat:
-        """A seat that adds up what each sensor sends: y = h' = h + x."""
+    def stateful(self, release: int, *, width: int = 1) -> Seat:
+        """A seat that adds up what each sensor sends: y = h' = h + x, `width` times."""
 
         def run(inputs: Sequence[Array]) -> Sequence[Array]:
             total = inputs[0] + inputs[1]
-            return [total, total]
+            return [total[:, :1], total]
 
         session = ScriptedSession(
             ref(release),
-            inputs=[TensorSpec("x", "float32", (None, 1)), TensorSpec("h", "float32", (None, 1))],
-            outputs=[TensorSpec("y", "float32", (None, 1)), TensorSpec("k", "float32", (None, 1))],
+            inputs=[
+                TensorSpec("x", "float32", (None, 1)),
+                TensorSpec("h", "float32", (None, width)),
+            ],
+            outputs=[
+                TensorSpec("y", "float32", (None, 1)),
+                TensorSpec("k", "float32", (None, width)),
+            ],
             run=run,
         )
         self._sessions.append(session)
