@@ -306,3 +306,17 @@ def test_what_a_worker_that_is_given_back_had_is_no_try_of_it(river):
     revive(river, river.seat_1)
     river.finish()
     assert river.scores == [1, 2]
+
+
+def test_a_failed_run_leaves_the_states_as_they_were(river):
+    seat = river.stateful(2)
+    river.swap(seat)
+    river.push(1)
+    river.finish()
+    river.push(1)
+    river.turn()
+    seat.session.answer(error="no")
+    river.turn()
+    river.push(1)
+    river.finish()
+    assert river.by_release == [(2, 1), (2, 4)]
