@@ -193,10 +193,12 @@ MUTANTS: dict[str, tuple[list[str], list[Mutant]]] = {
             Mutant("return self.shadow is None or self.shadow.same", "return True"),
             Mutant("self._scoring.dirty = True", "pass"),
             Mutant("self.shadow.answered(chunk, columns, run_ms)", "pass"),
-            Mutant("self.shadow.worker_lost()", "pass"),
-            Mutant("self.shadow.hung(now)", "pass"),
-            Mutant("self.shadow.stood_still(gap_s)", "pass"),
-            Mutant("return [self.shadow.next_due(), self.shadow.next_wake(now)]", "return []"),
+            Mutant("shadow.worker_lost()", "pass"),
+            Mutant("shadow.hung(now)", "pass"),
+            Mutant("shadow.stood_still(gap_s)", "pass"),
+            Mutant(
+                "return dues if self.shadow is None else [self.shadow.next_due(), *dues]", "return []"
+            ),
         ],
     ),
     "agent/runtime/canary.py": (
