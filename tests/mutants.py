@@ -197,7 +197,8 @@ MUTANTS: dict[str, tuple[list[str], list[Mutant]]] = {
             Mutant("shadow.hung(now)", "pass"),
             Mutant("shadow.stood_still(gap_s)", "pass"),
             Mutant(
-                "return dues if self.shadow is None else [self.shadow.next_due(), *dues]", "return []"
+                "return dues if self.shadow is None else [self.shadow.next_due(), *dues]",
+                "return []",
             ),
         ],
     ),
