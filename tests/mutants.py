@@ -504,7 +504,7 @@ MUTANTS: dict[str, tuple[list[str], list[Mutant]]] = {
         ],
     ),
     "agent/runtime/jobs.py": (
-        ["test_jobs", "test_scoring"],
+        ["test_jobs", "test_scoring", "test_past"],
         [
             Mutant("self.sent > 0.0 and self.answer is None", "self.sent > 0.0"),
             Mutant("if seat.lost or seat.parked", "if seat.parked"),
@@ -553,7 +553,7 @@ MUTANTS: dict[str, tuple[list[str], list[Mutant]]] = {
         ],
     ),
     "agent/runtime/accounts.py": (
-        ["test_accounts", "test_scoring"],
+        ["test_accounts", "test_shares", "test_scoring"],
         [
             Mutant("self.rejected.get(reason, 0) + n", "n"),
             Mutant("            if n:\n    ", "            if True:\n    "),
@@ -658,6 +658,7 @@ def _judge(tree: Path, tests: list[str]) -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] in ("agent", "tests")]:
         del sys.modules[name]  # they are those of the tree this was started in
     sys.path[0] = str(tree)
+    sys.dont_write_bytecode = False  # what has no mistake in it is compiled once
     os.chdir(tree)
     options = ["-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:cov"]
     options += ["-W", "ignore", "-o", f"timeout={TEST_S_MAX}"]
