@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from agent.ports import Burst
 from agent.runtime.accounts import Account
 from agent.runtime.holds import Holds
-from agent.runtime.shares import Shares
+from agent.runtime.shares import Share, Shares
 
 
 def burst(*names):
@@ -90,3 +90,8 @@ def test_after_a_crash_only_bursts_under_way_are_taken_back(redelivered, bursts)
     after = Account.restored(raw, redelivered=redelivered)
     assert after.counts().balanced
     assert [after.readings, sum(after.rejected.values())] == kept
+
+
+def test_a_burst_is_half_done_while_some_of_it_is_answered_and_some_is_not():
+    halves = [Share(None, parts=2, answered=answered).is_half for answered in (0, 1, 2)]
+    assert halves == [False, True, False]
