@@ -450,7 +450,7 @@ MUTANTS: dict[str, tuple[list[str], list[Mutant]]] = {
             Mutant("return seats | self.beside.seats()", "return seats"),
             Mutant("if not self.jobs.resend(now):", "if self.jobs.resend(now) is None:"),
             Mutant("if not self.jobs.may_send(seat):", "if False:"),
-            Mutant("if self.waiting.rows < self.limits.rows_max:", "if True:"),
+            Mutant("self.waiting.rows < self.limits.rows_max:", "True:"),
             Mutant("if now < ripe:", "if False:"),
             Mutant("self.ripe = ripe", "pass"),
             Mutant("self.ripe = None\n", "pass\n"),
