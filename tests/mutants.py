@@ -446,7 +446,6 @@ MUTANTS: dict[str, tuple[list[str], list[Mutant]]] = {
             Mutant("self.dirty, self.restoring = True, False", "self.dirty = True"),
             Mutant("trace.swap(self.account.next_seq)", "pass"),
             Mutant("self.trace = trace", "pass"),
-            Mutant("waiting + answered + [chunk", "waiting + [chunk"),
             Mutant("return seats | self.beside.seats()", "return seats"),
             Mutant("if not self.jobs.resend(now):", "if self.jobs.resend(now) is None:"),
             Mutant("if not self.jobs.may_send(seat):", "if False:"),
