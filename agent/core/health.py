@@ -86,6 +86,7 @@ class ModelHealth:
     next_seq: int = 0
     latency_ms: Mapping[str, float] = field(default_factory=dict)  # p50, p99
     last_score: str = ""  # ISO 8601, UTC
+    waits_s: float = 0.0  # the oldest reading on its way, for a score
     rss_bytes: int = 0
     swaps: int = 0
     rollbacks: int = 0

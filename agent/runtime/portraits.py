@@ -13,13 +13,16 @@ from agent.runtime.models import Model
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What belongs to the lane, at one moment.  `last_score` is ISO 8601; `lost`: its worker is."""
+    """What belongs to the lane, at one moment.  `last_score` is ISO 8601; `lost`: its worker is;
+    `waits_s`: how long the oldest reading on its way has waited for a score.
+    """
 
     counts: Counts = field(default_factory=Counts)
     next_seq: int = 0
     last_score: str = ""
     latency_ms: Mapping[str, float] = field(default_factory=dict)
     lost: bool = False
+    waits_s: float = 0.0
 
 
 def portrait(model: Model, seen: Moment, refusal: str, receipt: Mapping[str, Any]) -> ModelHealth:
@@ -49,6 +52,7 @@ def portrait(model: Model, seen: Moment, refusal: str, receipt: Mapping[str, Any
         next_seq=seen.next_seq,
         latency_ms=seen.latency_ms,
         last_score=seen.last_score,
+        waits_s=seen.waits_s,
         rss_bytes=works.room.rss_bytes(),
         swaps=works.swaps,
         rollbacks=works.rollbacks,

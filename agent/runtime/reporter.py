@@ -28,6 +28,7 @@ from agent.runtime.wishes import Wishes
 logger = structlog.get_logger(__name__)
 
 LOOK_S = 1.0
+WAITS_S_MAX = 20.0  # for a score, before it is said
 SNAPSHOT_S_MAX = 4.0  # a lane that takes longer to answer is not live
 SETTLE_S = 0.05  # changes that come together are told together
 
@@ -179,6 +180,7 @@ class Reporter:
                 _iso(account.last_score),
                 quantiles,
                 lost=seat is not None and seat.lost,
+                waits_s=scoring.waits_s(now),
             )
         streams = {
             name: intake.health(trouble.get(name, ""), _iso(intake.last_reading))
@@ -201,6 +203,9 @@ class Reporter:
                 reasons.append(f"{name}:{model.active.release} is not loaded: {model.why}")
             elif model.state == "Unhealthy" and not model.counts.balanced:
                 reasons.append(f"{name}: the account of its readings does not balance")
+            if model.waits_s > WAITS_S_MAX:
+                told = f"readings have waited {model.waits_s:.0f} s for a score"
+                reasons.append(f"{name}: {told}, {model.counts.pending} are pending")
             if wrong := self._prover.why_not(name):
                 reasons.append(f"{name}: {wrong}")
             scoring = self._models.rows[name].scoring

@@ -110,9 +110,12 @@ class Scoring:
 
     def leased(self) -> list[Seat]:
         """The seat of every chunk that is on its way."""
-        waiting = [chunk.seat for chunk in self.waiting.chunks]
-        answered = [chunk.seat for chunk, _ in self._answered]
-        return waiting + answered + [chunk.seat for chunk in self.jobs.chunks()]
+        return [chunk.seat for chunk in self.on_its_way()]
+
+    def on_its_way(self) -> list[Chunk]:
+        """Every chunk that has no score yet, or whose turn has not come."""
+        answered = [chunk for chunk, _ in self._answered]
+        return [*self.waiting.chunks, *answered, *self.jobs.chunks()]
 
     def seats(self) -> set[Seat]:
         """Every seat that something here still needs."""
@@ -277,6 +280,11 @@ class Scoring:
         if self.slot.seat is not None:
             times.append(self.slot.seat.windower.next_due())
         return min((time for time in times if time is not None), default=None)
+
+    def waits_s(self, now: float) -> float:
+        """How long the oldest of what is on its way has been waiting for a score."""
+        oldest = min((chunk.arrived for chunk in self.on_its_way()), default=now)
+        return now - oldest
 
     @property
     def idle(self) -> bool:

@@ -242,3 +242,24 @@ def test_a_report_the_broker_will_never_take_is_not_hammered_at_it(plant):
         assert len(tries) < 15
 
     live(main, plant)
+
+
+def test_readings_that_wait_too_long_for_a_score_are_a_reason(plant):
+    """[control-2.4]"""
+
+    async def main(plant):
+        plant.publish(1)
+        await plant.desire(m=1)
+        session = plant.models.rows["m"].scoring.slot.seat.session
+        session.quick = False  # it goes on living, and answers nothing
+        plant.feed(1.0)
+        await quiet(30)
+        assert not report(plant).ready
+        assert "m: readings have waited" in report(plant).reasons[0]
+        session.answer(10)
+        for _ in range(4):
+            plant.lane._turn()
+        await quiet(5)
+        assert report(plant).reasons == ()
+
+    live(main, plant)
