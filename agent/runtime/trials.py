@@ -22,6 +22,7 @@ from agent.runtime.room import Room
 from agent.runtime.seats import Seat
 
 LOOK_S = 0.2  # between looks at the evidence
+ANSWERED_LOOKS_MAX = 50  # of them: a known good that hangs now is looked after elsewhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,12 +139,22 @@ class Trials:
         good = await self._known_good(known_good, seat)
         if good is not None:
             self._hold_against(seat.evidence, seat)
+            await self._answered(good)
             await self._room.on_lane(lambda: beside.begin_shadow(good, seat, self.share))
         try:
             await self._until(seat, "probation", judge.probation, bars, bars.probation.windows)
         finally:
             if good is not None:
                 await self._room.on_lane(lambda: self._end_beside(seat))
+
+    async def _answered(self, good: Seat) -> None:
+        """Until `good` has answered what it took before the swap: as a shadow its states are its
+        own, and the live version goes on from those of its last rows.
+        """
+        for _ in range(ANSWERED_LOOKS_MAX):
+            if not await self._room.on_lane(lambda: good in self._room.scoring.leased()):
+                return
+            await asyncio.sleep(LOOK_S)
 
     def _end_beside(self, seat: Seat) -> None:
         """Where the trial has failed the shadow stays: it knows what the known good would say."""

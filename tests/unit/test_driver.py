@@ -113,7 +113,11 @@ def test_a_failure_in_any_phase_ends_with_the_known_good_and_the_right_blame(pha
     assert (site.end.phase, site.end.active, site.end.blame) == (Phase.STEADY, V1, BLAMES[kind])
     assert (V2.digest in site.end.quarantined) == (kind is UnfitError)
     assert "it is broken" in site.end.reason
-    back = phase in {Phase.CANARY, Phase.PROMOTING, Phase.PROBATION}  # rolled back, which is told otherwise
+    back = phase in {
+        Phase.CANARY,
+        Phase.PROMOTING,
+        Phase.PROBATION,
+    }  # rolled back, which is told otherwise
     assert site.refused == ([] if back else [site.end.reason])
     assert str(phase) in site.end.reason
 

@@ -173,6 +173,8 @@ class MqttSource(Source):
             self._drop(f"the broker {self._options.where} does not answer any more")
         elif not self._answered and now - self._began > CONNACK_S_MAX:
             self._drop(f"the broker {self._options.where} took the connection but does not answer")
+        elif self._is_up and self._options.renewed():
+            self._drop("there are new certificates: connecting afresh")
         return now + TICK_S if self._client else self._next_dial
 
     def trouble(self) -> str:
