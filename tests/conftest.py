@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
+import structlog
 
 from tests.world import broker as world
 
@@ -42,6 +43,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(report.nodeid.rpartition("::")[2])
         for line in report.capstdout.strip().splitlines():
             terminalreporter.write_line(f"    {line.strip()}")
+
+
+@pytest.fixture(autouse=True)
+def _logs_to_whoever_is_there() -> "Iterator[None]":
+    """A command run in this process has its log written to a stderr that is gone after it."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture
