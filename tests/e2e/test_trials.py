@@ -85,7 +85,7 @@ def test_what_a_bad_version_said_is_scored_again_by_the_known_good(site, tmp_pat
         site.scored("m", 100)
         bad = site.add(turning.nan_after(tmp_path / "v2", calls=60, name="m"))
         site.desire("m", bad, rollout=bars)
-        eventually(lambda: site.model("m").get("phase") == phase, 30)
+        eventually(lambda: site.model("m").get("quarantined"), 60)
         model = site.settled("m")
         sent = stream.stop()
     assert model["active"]["release"] == first
