@@ -65,7 +65,7 @@ class Stream:
         return self._began + (n + 1) / self._rate
 
     def _run(self) -> None:
-        self._began, told = time.monotonic(), None
+        self._began = time.monotonic()
         while not self._over.wait(TICK_S):
             due = int((time.monotonic() - self._began) * self._rate)
             for n in range(self.sent, due):
