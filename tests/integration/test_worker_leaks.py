@@ -1,9 +1,11 @@
 """What stays behind after many versions came and went: nothing."""
 
+import gc
 import select
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -21,7 +23,7 @@ REF = ModelRef("pump", 3, Digest(f"sha256:{'0' * 64}"))
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="counted in /proc")
 
 
-def held() -> dict[str, object]:
+def held() -> dict[str, Any]:
     me = psutil.Process()
     mapped = Path("/proc/self/maps").read_text()
     return {
@@ -52,10 +54,13 @@ def test_a_hundred_versions_leave_nothing_behind(engine: Engine, tmp_path: Path)
     folder = zoo.mlp(tmp_path / "m")
     cycle(engine, folder)
     cycle(engine, folder)
+    gc.collect()  # what other tests have left is not ours to count
     before, rss = held(), psutil.Process().memory_info().rss
     for turn in range(CYCLES):  # at the lowest class a load takes what others leave it
         cycle(engine, folder, background=turn % 10 == 0)
-    assert held() == before
+    after = held()
+    assert after.pop("descriptors") <= before.pop("descriptors")
+    assert after == before
     assert psutil.Process().memory_info().rss - rss < 16 * 2**20
 
 
@@ -72,7 +77,9 @@ def test_a_killed_worker_leaves_nothing_behind(tmp_path: Path) -> None:
     session.submit(1, [big])
     session.kill()
     session.close()
-    assert held() == before
+    after = held()
+    assert after.pop("descriptors") <= before.pop("descriptors")
+    assert after == before
 
 
 def test_a_refused_version_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -83,4 +90,6 @@ def test_a_refused_version_leaves_nothing_behind(tmp_path: Path) -> None:
     for _ in range(3):
         with pytest.raises(Exception, match=r"golden\.npz"):
             cycle(engine, folder)
-    assert held() == before
+    after = held()
+    assert after.pop("descriptors") <= before.pop("descriptors")
+    assert after == before
