@@ -214,19 +214,8 @@ def test_a_candidate_that_never_gets_the_processor_is_not_accused(
         try:
             assert busy.stdout is not None
             busy.stdout.readline()
-            told = []
-            for _ in range(5):  # others on this machine may lend the core for a moment
-                with pytest.raises(WorkerLostError) as lost:
-                    session.golden()
-                told.append(str(lost.value))
-                if "in 1 s; this device is too busy" in told[-1]:
-                    break
-                session.revive()
-                pid = session.pid()
-                assert pid is not None
-                for tid in priority.threads(f"/proc/{pid}/task"):
-                    os.sched_setaffinity(tid, core)
-            assert "in 1 s; this device is too busy" in told[-1], told
+            with pytest.raises(WorkerLostError, match=r"in 1 s; this device is too busy"):
+                session.golden()
         finally:
             busy.kill()
 

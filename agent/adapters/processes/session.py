@@ -136,7 +136,8 @@ class WorkerSession:
         except WorkerLostError as error:
             why = f"the worker {error} while it ran the golden samples"
             if self._child.signal_of_death() not in CRASHES:
-                raise self._gone() from error
+                self._gone()
+                raise WorkerLostError(f"the worker of {self.ref} {error}") from error
         return GoldenResult(ok=False, samples=0, why=why, blame="unfit")
 
     def measure(self) -> Measures:
