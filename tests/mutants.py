@@ -217,7 +217,7 @@ MUTANTS: dict[str, tuple[list[str], list[Mutant]]] = {
     "agent/runtime/shadow.py": (
         ["test_beside", "test_past", "test_trials"],
         [
-            Mutant("seat.states = live.states.copy()", "seat.states = live.states"),
+            Mutant("live.states.copy(), self.same", "live.states, self.same"),
             Mutant("if chunk.seat is not self.live:", "if False:"),
             Mutant("self.seat.states.follow(self.live.states, np.concatenate(behind))", "pass"),
             Mutant("np.concatenate(behind))", "keys)"),

@@ -83,11 +83,9 @@ class Shadow:
         self._credit_s = 0.0
         self._looked = 0.0
         self._words = LastWords()
-        self._follows = self.same and seat.states is not None and live.states is not None
+        self._follows = False
         if seat.states is not None and live.states is not None and seat.states.like(live.states):
-            seat.states = live.states.copy()
-        else:
-            self._follows = False
+            seat.states, self._follows = live.states.copy(), self.same
 
     @property
     def evidence(self) -> Evidence:
