@@ -4,8 +4,8 @@ import hashlib
 
 import pytest
 
-from tests.e2e.test_main_job import reading
 from tests.world import zoo
+from tests.world.main_job import reading
 from tests.world.site import Site
 from tests.world.waiting import eventually
 

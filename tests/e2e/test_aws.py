@@ -2,13 +2,10 @@
 
 import pytest
 
-from tests.world import wild, zoo
+from tests.world import zoo
+from tests.world.main_job import reading, swapped_in, taken_back
 from tests.world.thing_site import ThingSite
 from tests.world.waiting import eventually
-
-
-def reading(n):
-    return {"ts": 1_700_000_000 + n, **{f"f{i}": ((n * 7 + i * 3) % 20) / 10 - 1 for i in range(8)}}
 
 
 @pytest.fixture
@@ -20,24 +17,8 @@ def site(broker, tmp_path):
 
 def test_a_version_arrives_is_swapped_in_and_reports_back(site, tmp_path):
     """[aws-1.1] [aws-2.1] [aws-3.1] [aws-4.1]"""
-    first = site.deploy(zoo.mlp(tmp_path / "v1", name="m"))
+    second = swapped_in(site, tmp_path)
     eventually(lambda: site.core.status("job-1") == "SUCCEEDED", 10)
-    site.readings(reading(n) for n in range(200))
-    site.scored("m", 200)
-    second = site.deploy(zoo.mlp(tmp_path / "v2", bias=1.0, name="m"))
-    site.readings(reading(n) for n in range(200, 400))
-    books = site.scored("m", 400)
-    assert books.check() == 400
-    assert [books.rows[n][3] for n in (0, 199, 200, 399)] == [first, first, second, second]
-    whole = {"in": 400, "scored": 400, "rejected": {}, "expired": 0, "pending": 0}
-    eventually(lambda: site.model("m")["counts"] == whole, 5)
-    assert site.model("m")["state"] == "Healthy"
-    receipt = eventually(
-        lambda: [e["receipt"] for e in site.events if e["type"] == "swap"][1:], 10
-    )[0]
-    assert (receipt["last_seq"], receipt["first_seq"]) in ((199, 200), (199, None))
-    assert receipt["gap"] == receipt["duplicates"] == 0
-    eventually(lambda: (site.reported or {})["models"]["m"]["active"]["release"] == second, 10)
     eventually(lambda: site.core.status("job-2") == "SUCCEEDED", 10)
     assert site.core.desired["models"]["m"]["release"] == second
     assert site.command("ping", {})["code"] == 200
@@ -45,19 +26,10 @@ def test_a_version_arrives_is_swapped_in_and_reports_back(site, tmp_path):
 
 def test_a_bad_version_is_taken_back_and_its_job_fails_with_the_reason(site, tmp_path):
     """[aws-3.2]"""
-    good = site.deploy(zoo.mlp(tmp_path / "v1", name="m"))
-    bad = site.add(wild.nan_above(tmp_path / "v2", threshold=0.5, name="m"))
-    job = site.desire("m", bad, rollout={"probation": {"windows": 1000}})
-    eventually(lambda: site.model("m").get("phase") == "probation", 20)
-    site.readings(reading(n) for n in range(100))
-    model = site.settled("m")
-    assert model["active"]["release"] == model["known_good"]["release"] == good
+    job = taken_back(site, tmp_path)
     eventually(lambda: site.core.status(job) == "FAILED", 10)
     assert "not a finite number" in site.core.updates[-1][2]["detail"]
     assert any("probation" in details["detail"] for _, _, details in site.core.updates)
-    site.readings(reading(n) for n in range(100, 200))
-    assert site.scored("m", 200).check() == 200
-    eventually(lambda: site.model("m")["counts"]["in"] == 200, 10)
 
 
 def test_a_job_that_cannot_be_taken_is_rejected_and_a_cancelled_one_let_go(site, tmp_path):

@@ -1,7 +1,7 @@
 """A model that came with the device scores from its first second, whatever the network is like."""
 
-from tests.e2e.test_main_job import reading
 from tests.world import zoo
+from tests.world.main_job import reading
 from tests.world.site import Site
 from tests.world.waiting import eventually
 
