@@ -1,16 +1,11 @@
 """A second real provider, OpenVINO on the processor: chosen, proven, swapped to and from."""
 
-import threading
-
 import pytest
 
 from tests.world import openvino, zoo
+from tests.world.load import Load
 from tests.world.site import Site
 from tests.world.waiting import eventually
-
-
-def reading(n):
-    return {"ts": 1_700_000_000 + n, **{f"f{i}": ((n * 7 + i * 3) % 20) / 10 - 1 for i in range(8)}}
 
 
 @pytest.fixture
@@ -19,28 +14,6 @@ def site(broker, tmp_path):
     with Site(broker, tmp_path, accelerators={"compiled": "all"}) as site:
         site.python = python
         yield site.start()
-
-
-class Load:
-    """Readings without a pause, until told to stop."""
-
-    def __init__(self, site):
-        self.site, self.sent, self._stop = site, 0, threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def _run(self):
-        while not self._stop.is_set():
-            self.site.readings(reading(n) for n in range(self.sent, self.sent + 20))
-            self.sent += 20
-            self._stop.wait(0.05)
-
-    def __enter__(self):
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._stop.set()
-        self._thread.join()
 
 
 def serving(site, release):
@@ -67,7 +40,7 @@ def test_a_second_provider_is_chosen_proven_and_swapped_to_and_from_with_nothing
     ]
     site.deploy(zoo.mlp(tmp_path / "first", name="m"))
     ran = []
-    with Load(site) as load:
+    with Load(site, 0.05) as load:
         for package in packages:
             ran.append(serving(site, site.deploy(package)))
             site.scored("m", len(site.book("m").rows) + 40)

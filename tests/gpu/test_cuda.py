@@ -11,7 +11,6 @@ import shutil
 import signal
 import statistics
 import subprocess
-import threading
 import time
 
 import psutil
@@ -19,6 +18,7 @@ import pytest
 
 from agent.worker import bench
 from tests.world import zoo
+from tests.world.load import Load
 from tests.world.site import Site
 from tests.world.waiting import eventually
 
@@ -44,32 +44,6 @@ def used_mb():
         pytest.skip("NO GPU SHOWN: nvidia-smi is missing, and memory cannot be read")
     query = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
     return float(subprocess.check_output(query, text=True).splitlines()[0])
-
-
-def reading(n):
-    return {"ts": 1_700_000_000 + n, **{f"f{i}": ((n * 7 + i * 3) % 20) / 10 - 1 for i in range(8)}}
-
-
-class Load:
-    """Readings without a pause, until told to stop."""
-
-    def __init__(self, site):
-        self.site, self.sent, self._stop = site, 0, threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def _run(self):
-        while not self._stop.is_set():
-            self.site.readings(reading(n) for n in range(self.sent, self.sent + 20))
-            self.sent += 20
-            self._stop.wait(0.02)
-
-    def __enter__(self):
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._stop.set()
-        self._thread.join()
 
 
 @pytest.fixture
@@ -100,7 +74,7 @@ def test_cuda_versions_are_swapped_under_load_with_nothing_lost_and_memory_comes
     site.deploy(package(tmp_path, 0, "cuda"))
     after_first = used_mb()
     took = []
-    with Load(site) as load:
+    with Load(site, 0.02) as load:
         for number in range(1, SWAPS + 1):
             began = time.monotonic()
             site.deploy(package(tmp_path, number, "cuda"), seconds=120)
@@ -122,7 +96,7 @@ def test_cuda_versions_are_swapped_under_load_with_nothing_lost_and_memory_comes
 def test_a_worker_killed_in_mid_run_is_healed_on_the_gpu(site, tmp_path):
     need("cuda")
     site.deploy(package(tmp_path, 0, "cuda"))
-    with Load(site) as load:
+    with Load(site, 0.02) as load:
         eventually(lambda: load.sent > 200, 30)
         agent = psutil.Process(site.process.pid)
         began = time.monotonic()
