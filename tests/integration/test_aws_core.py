@@ -8,6 +8,7 @@ import pytest
 from agent.core.errors import UnavailableError
 from tests.contract.test_control import device, report, run, wish
 from tests.world.control_sides import AwsSide
+from tests.world.iot_core import THING
 from tests.world.waiting import eventually_async
 
 
@@ -78,6 +79,22 @@ def test_somebody_who_was_faster_at_the_shadow_loses_nothing(side):
                 await eventually_async(lambda: one.desired[-1].revision == core.desired["revision"])
                 await one.report(committed("m", n, core.desired["revision"]))
                 await eventually_async(lambda n=n: core.status(f"j{n}") == "SUCCEEDED")
+
+    run(test)
+
+
+def test_a_late_word_that_nothing_is_next_ends_no_job(side):
+    """Notifications may overtake each other: what is really next is asked."""
+
+    async def test():
+        async with device(side) as one:
+            side.core.create_job("j", {"models": {"m": {"release": 7, "stream": "s"}}})
+            await one.wished(wish(1, m=7))
+            side.core.say(f"$aws/things/{THING}/jobs/notify-next", {"timestamp": 1})
+            side.desire(wish(2, m=7, a=1))  # told after it, so that it was heard
+            await one.wished(wish(2, m=7, a=1))
+            await one.report(committed("m", 7, 2))
+            await eventually_async(lambda: side.core.status("j") == "SUCCEEDED")
 
     run(test)
 

@@ -79,8 +79,32 @@ class Jobs:
         self._news.set()
 
     def notified(self, execution: Mapping[str, Any] | None) -> None:
-        """IoT Core tells what is next; None that nothing is."""
+        """IoT Core tells what is next; None that nothing is.
+
+        Notifications may overtake each other: that nothing is next is asked for before it ends a
+        job that is followed.
+        """
         job = None if not execution else _job(execution)
+        if job is None and self.current is not None:
+            self._renewed()
+        else:
+            self._follow(job)
+
+    async def ask(self) -> None:
+        """Ask what is next, as at each connect.  Raises UnavailableError."""
+        known = self.current
+        try:
+            answer = await self._asking.ask(f"{self._topics.jobs}/$next/get", {})
+        except RejectedError as error:
+            raise UnavailableError(str(error)) from error
+        execution = answer.get("execution")
+        job = _job(execution) if isinstance(execution, dict) else None
+        if job is None and self.current is not known:
+            self._renewed()  # one was notified while this was asked
+        else:
+            self._follow(job)
+
+    def _follow(self, job: Job | None) -> None:
         known = self.current
         same = job and known and (job.id, job.number) == (known.id, known.number)
         if job is not None and known is not None and same:
@@ -88,15 +112,6 @@ class Jobs:
         else:
             self.current = job
         self._news.set()
-
-    async def ask(self) -> None:
-        """Ask what is next, as at each connect.  Raises UnavailableError."""
-        try:
-            answer = await self._asking.ask(f"{self._topics.jobs}/$next/get", {})
-        except RejectedError as error:
-            raise UnavailableError(str(error)) from error
-        execution = answer.get("execution")
-        self.notified(execution if isinstance(execution, dict) else None)
 
     async def run(self) -> None:
         """Until cancelled."""
