@@ -262,8 +262,9 @@ MUTANTS: dict[str, tuple[list[str], list[Mutant]]] = {
         [
             Mutant('if verdict.word == "FAIL":', "if False:"),
             Mutant("previous in (None, seat.ref)", "previous is seat"),
-            Mutant("takes_long and not self._braced", "False"),
-            Mutant("and not takes_long and not seat.evidence.hangs", "and False"),
+            Mutant("and not self._braced:", "and False:"),
+            Mutant("now - self._braced_at > BRACED_S and not seat", "not seat"),
+            Mutant("now - self._braced_at > BRACED_S and not seat", "False and not seat"),
             Mutant("recent=seat.evidence.recent,", ""),
             Mutant("            self._scores = scores\n", "            pass\n"),
             Mutant("        if math.isnan(self._p99_ms):\n", "        if False:\n"),

@@ -67,6 +67,7 @@ def models(
         condemned=models.condemned,
         changed=changed,
         random=dice,
+        gives_way=models.gives_way,
         fell=lambda model, why: events.tell("degraded", model, why),
     )
     body.rooms.callback(models.healer.stop)

@@ -26,8 +26,10 @@ from agent.runtime.work import Works
 logger = structlog.get_logger(__name__)
 
 LOOK_S = 0.5
+LOOK_S_MIN = 0.02
 BRACED_LOOK_S = 0.1  # while a run takes long
-BRACED_AT = 0.5  # of the time that a run may take
+BRACED_AT = 0.25  # of the time that a run may take: loading the other one takes time, too
+BRACED_S = 30.0  # after the last such run: one hiccup is seldom alone
 PERIOD_S = 300.0  # what was good for so long is not doubted for what comes later
 PERIOD_S_FIRST = 10.0  # who is new is looked at more often: each period is twice the one before
 BASELINE_WINDOWS = 200  # fewer do not say what is usual, unless a whole period has no more
@@ -59,6 +61,8 @@ class Guard:
         self._degraded = degraded
         self._seat: Seat | None = None
         self._braced = False  # the version before is loaded, or cannot be
+        self._braced_at = 0.0
+        self._look_s = LOOK_S
         self._began = 0.0
         self._period_s = PERIOD_S_FIRST
         self._so_far = (-1, 0, 0)  # what there was to see at the last look
@@ -69,14 +73,14 @@ class Guard:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            await asyncio.sleep(BRACED_LOOK_S if self._braced else LOOK_S)
+            await self._works.room.nap(self._look_s)
             with contextlib.suppress(LaneStoppedError):  # which others see to
                 await self._once()
 
     async def _once(self) -> None:
         seat = self._works.room.scoring.slot.seat
         if seat is None or self._rollout().phase is not Phase.STEADY:
-            self._seat, self._braced = None, False
+            self._seat, self._braced, self._look_s = None, False, LOOK_S
             return
         if seat is not self._seat:
             await self._first(seat)
@@ -112,13 +116,17 @@ class Guard:
         room = self._works.room
         due = await room.on_lane(room.scoring.jobs.next_hang)
         limit_s = seat.run_s_max(room.scoring.limits.run_s_max)
-        takes_long = due is not None and due - self._clock.monotonic() < BRACED_AT * limit_s
-        if takes_long and not self._braced:
+        now = self._clock.monotonic()
+        left_s = LOOK_S if due is None else due - now - (1.0 - BRACED_AT) * limit_s
+        if (takes_long := left_s <= 0.0) and not self._braced:
             self._braced = True
             await self._other(seat, background=False)
-        elif self._braced and not takes_long and not seat.evidence.hangs:
+        if takes_long:
+            self._braced_at = now
+        elif self._braced and now - self._braced_at > BRACED_S and not seat.evidence.hangs:
             self._braced = False
             await room.keep(loaded(self._rollout()))
+        self._look_s = BRACED_LOOK_S if takes_long else min(LOOK_S, max(left_s, LOOK_S_MIN))
 
     async def _renew(self, seat: Seat) -> None:
         """A period begins; how long the last scores took is known on."""

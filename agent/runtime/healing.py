@@ -29,8 +29,9 @@ HEIR_S_MAX = 10.0  # for the version that takes over: what kills workers kills t
 
 class Healer:
     """`condemned` is told of a version that should serve no more, and why, and says whether another
-    is about to take over; `fell` of a model whose version came back on a lesser provider, and why;
-    `changed` of any news.  All are called from other threads.
+    is about to take over; `gives_way` says whether another would; `fell` is told of a model whose
+    version came back on a lesser provider, and why; `changed` of any news.  All are called from
+    other threads.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Healer:
         condemned: Callable[[str, ModelRef, str], bool],
         changed: Callable[[], None],
         random: Random,
+        gives_way: Callable[[str, ModelRef], bool] = lambda *_: False,
         fell: Callable[[str, str], None] = lambda *_: None,
     ) -> None:
         self._lane = lane
@@ -53,6 +55,7 @@ class Healer:
         self._deaths_s = deaths_s
         self._condemned = condemned
         self._changed = changed
+        self._gives_way = gives_way
         self._fell = fell
         self._random = random
         self._deaths: dict[ModelRef, deque[float]] = {}
@@ -64,6 +67,8 @@ class Healer:
         self._changed()
         # where the device was lost the version is not to blame; an heir is to score its batch
         heir = not seat.session.device_lost and self._count(scoring, seat, why)
+        if seat.evidence.hangs:  # a verdict by itself: nothing is to start beside who takes over
+            heir = heir or self._gives_way(scoring.model, seat.ref)
         self._pool.submit(self._revive, scoring, seat, HEIR_S_MAX if heir else 0.0)
 
     def _count(self, scoring: Scoring, seat: Seat, why: str) -> bool:

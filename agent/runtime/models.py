@@ -242,12 +242,18 @@ class Models:
     def _lost(self, scoring: Scoring, seat: object, why: str) -> None:
         assert self.healer is not None
         self.healer.lost(scoring, seat, why)  # type: ignore[arg-type]
+        self.rows[scoring.model].works.room.wake()
 
     def condemned(self, name: str, ref: ModelRef, why: str) -> bool:
         """From any thread: `ref` should serve no more.  Whether another is about to take over."""
-        driver, event = self.rows[name].driver, Condemned(ref, why)
-        after, _ = step(driver.now, event)
-        asyncio.run_coroutine_threadsafe(driver.submit(event), self._loop)
+        gives_way = self.gives_way(name, ref)
+        driver = self.rows[name].driver
+        asyncio.run_coroutine_threadsafe(driver.submit(Condemned(ref, why)), self._loop)
+        return gives_way
+
+    def gives_way(self, name: str, ref: ModelRef) -> bool:
+        """From any thread: whether another version would take over from `ref`."""
+        after, _ = step(self.rows[name].driver.now, Condemned(ref, ""))
         return after.phase is Phase.ROLLING_BACK
 
     async def close(self) -> None:

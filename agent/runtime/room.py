@@ -5,6 +5,7 @@ kept until the rollout no longer wants it.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -50,11 +51,26 @@ class Room:
         self._clock = clock
         self._retired: set[Seat] = set()  # wanted no more, still leased
         self._closing: set[asyncio.Task[None]] = set()
+        self._alarm = asyncio.Event()  # of those that nap now
         self._loading = asyncio.Lock()  # two that want one version get one session
 
     async def on_lane(self, function: Callable[[], T]) -> T:
         """Run `function` on the lane's thread."""
         return await asyncio.wrap_future(self._lane.call(function))
+
+    async def nap(self, seconds: float) -> None:
+        """Until `seconds` have passed, or sooner a worker is lost."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._alarm.wait()
+
+    def wake(self) -> None:
+        """A worker is lost: there is something to look at.  From any thread."""
+        self._loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        self._alarm.set()
+        self._alarm = asyncio.Event()
 
     async def seat(self, ref: ModelRef, *, background: bool) -> Seat:
         """The seat of `ref`, loaded and proven if it was not yet.

@@ -17,7 +17,8 @@ from agent.core.windows import Windower
 from agent.ports import Array, Session
 
 RUNS_TO_KNOW = 20  # of a version before its own runs say what is too long
-HANG_RATIO = 20.0  # times its slowest run
+HANG_RATIO = 20.0  # times what its runs take on the average
+SLOWEST_RATIO = 2.0  # times its slowest run: that one may have been the machine's doing
 HANG_S_MIN = 2.0  # no run shorter than this is a hang: a busy machine stops everybody for a while
 
 
@@ -41,6 +42,7 @@ class Seat:
     debt: int = 0  # readings its windows hold that an earlier version has scored already
     deaths: int = 0  # of its worker, ever
     runs: int = 0
+    runs_s: float = 0.0  # all of them together
     slowest_s: float = 0.0  # of its runs
 
     @property
@@ -55,14 +57,18 @@ class Seat:
 
     def ran(self, run_ms: float) -> None:
         """A run has ended."""
+        run_s = run_ms / 1000.0
         self.runs += 1
-        self.slowest_s = max(self.slowest_s, run_ms / 1000.0)
+        self.runs_s += run_s
+        self.slowest_s = max(self.slowest_s, run_s)
 
     def run_s_max(self, most: float) -> float:
         """How long a run may take before it is a hang: what its runs took tells."""
         if self.runs < RUNS_TO_KNOW:
             return most
-        return min(most, max(HANG_S_MIN, HANG_RATIO * self.slowest_s))
+        usual_s = self.runs_s / self.runs
+        long_s = max(HANG_S_MIN, HANG_RATIO * usual_s, SLOWEST_RATIO * self.slowest_s)
+        return min(most, long_s)
 
     def takes(self, values: Array) -> bool:
         """Whether these are windows of its kind."""

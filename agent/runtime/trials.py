@@ -184,7 +184,7 @@ class Trials:
                 return
             if verdict.word == "FAIL":
                 raise UnfitError(verdict.why) if verdict.proven else UnprovenError(verdict.why)
-            await asyncio.sleep(LOOK_S)
+            await self._room.nap(LOOK_S)
 
     async def _look(self, trial: Trial) -> tuple[judge.Verdict, dict[str, Any]]:
         """What the judge says to the evidence as it is now, and that evidence."""

@@ -5,7 +5,7 @@ from random import Random
 import pytest
 
 from agent.core.errors import MisfitError, UnavailableError, UnfitError
-from agent.runtime.healing import TRIES_MAX, Healer
+from agent.runtime.healing import HEIR_S_MAX, TRIES_MAX, Healer
 from tests.world.memory import MemoryOutbox
 from tests.world.river import River
 from tests.world.still import SamePlace, still_lane
@@ -108,6 +108,17 @@ def test_too_many_deaths_in_a_while_condemn(site):
     assert site.condemned == []
     site.die()
     assert site.condemned == [("m", site.seat.ref, "signal 11, 3 times")]
+
+
+def test_nothing_starts_beside_the_version_that_takes_over_from_one_that_hung(site):
+    """[rollout-7.3]"""
+    waits = []
+    site.healer._stopping.wait = waits.append
+    site.healer._gives_way = lambda name, ref: (name, ref) == ("m", site.seat.ref)
+    site.die()
+    site.seat.evidence.hangs = 1
+    site.die()
+    assert waits == [0.0, HEIR_S_MAX]
 
 
 def test_the_same_deaths_over_a_long_time_do_not(site):

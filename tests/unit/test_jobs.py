@@ -290,6 +290,18 @@ def test_a_version_whose_runs_are_known_to_be_short_is_waited_for_less_long(rive
     assert waits == river.seat_1.run_s_max(10.0) < 10.0
 
 
+@pytest.mark.parametrize(
+    ("usual_ms", "hiccup_ms", "waits_s"),
+    [(5, 900, 2.0), (5, 1500, 3.0), (200, 0, 4.0), (200, 900, 4.14), (2000, 0, 10.0)],
+)
+def test_one_slow_run_does_not_say_what_is_too_long(river, usual_ms, hiccup_ms, waits_s):
+    """[rollout-7.3]"""
+    for _ in range(99):
+        river.seat_1.ran(usual_ms)
+    river.seat_1.ran(hiccup_ms or usual_ms)
+    assert river.seat_1.run_s_max(10.0) == pytest.approx(waits_s, abs=0.01)
+
+
 def test_a_seat_that_is_about_to_be_given_back_is_sent_nothing_more(river):
     river.seat_1.parked = True
     river.push(2)

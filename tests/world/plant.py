@@ -157,6 +157,7 @@ class Plant:
             deaths_max=3,
             deaths_s=300.0,
             condemned=self.models.condemned,
+            gives_way=self.models.gives_way,
             changed=news.set,
             random=dice,
         )
