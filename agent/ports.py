@@ -296,7 +296,12 @@ class Store(Protocol):
         """Copy a package from a local folder (factory model) into the store, as release 0."""
         ...
 
-    def discard(self, ref: ModelRef) -> None: ...
+    def distrust(self, ref: ModelRef) -> None:
+        """A version's files are not what was signed any more: it is not there until it is adopted
+        again, from those of them that still are and what is fetched.
+        """
+        ...
+
     def collect(self, keep: Sequence[ModelRef]) -> int:
         """Drop every version and partial not in `keep`; returns the bytes given back."""
         ...

@@ -214,7 +214,8 @@ class Models:
             logger.error("cannot restore", model=str(active), why=str(error))  # noqa: TRY400
             await model.driver.submit(Condemned(active, f"does not load any more: {error}"))
         except UnavailableError as error:
-            model.trouble = str(error)
+            other = model.works.restoring.stands_in
+            model.trouble = f"{other} stands in: {error}" if other else str(error)
             self._tasks.create_task(self._restore_later(model), name=f"restore {model.name}")
         # Not where this was cancelled: the lane may be gone, and would never answer.
         await model.works.room.on_lane(lambda: _let_in(model.scoring))
@@ -222,8 +223,7 @@ class Models:
 
     async def _restore_later(self, model: Model) -> None:
         await asyncio.sleep(RESTORE_S_RETRY)
-        seat = model.scoring.slot.seat
-        if seat is None or seat.closed:
+        if model.works.restoring.is_wanted:
             await self._restore(model)
 
     async def _tidy(self, name: str, room: Room, rollout: Rollout) -> None:

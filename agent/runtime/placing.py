@@ -10,7 +10,7 @@ from pathlib import Path
 
 import structlog
 
-from agent.core.errors import MisfitError, UnavailableError, UnfitError
+from agent.core.errors import DamagedError, MisfitError, UnavailableError, UnfitError
 from agent.core.fitting import DropFirst, Need
 from agent.core.manifest import Manifest
 from agent.core.names import Digest, ModelRef
@@ -93,7 +93,7 @@ class Placing:
     async def _need(self, ref: ModelRef) -> tuple[Manifest, Need]:
         folder = await asyncio.to_thread(self._store.path_of, ref)
         if folder is None:
-            raise UnfitError(f"the files of {ref} are not in the store, or not whole")
+            raise DamagedError(f"the files of {ref} are not in the store, or not whole")
         manifest = await asyncio.to_thread(read_manifest, folder, ref)
         return manifest, Need(
             stated_mb=manifest.runtime.memory_mb,

@@ -79,7 +79,7 @@ class Room:
             UnfitError, MisfitError, UnavailableError: as `Engine.load`; UnfitError too where the
                 golden outputs are not reproduced, MisfitError where a candidate takes more time or
                 memory than it promised.
-            DamagedError: its files are not those that were signed any more; they are let go.
+            DamagedError: its files are not those that were signed any more, or not all there.
         """
         async with self._loading:
             if (seat := self.seats.get(ref)) is None:
@@ -89,7 +89,7 @@ class Room:
     async def _loaded(self, ref: ModelRef, *, background: bool) -> Seat:
         folder = await asyncio.to_thread(self._store.path_of, ref)
         if folder is None:
-            raise UnfitError(f"the files of {ref} are not in the store, or not whole")
+            raise DamagedError(f"the files of {ref} are not in the store, or not whole")
         manifest = await asyncio.to_thread(read_manifest, folder, ref)
         try:
             await self.on_lane(lambda: self.intake.decoder.want(manifest.features.names))
@@ -102,7 +102,7 @@ class Room:
                 lambda: self._load(ref, folder, manifest, low=low, candidate=background)
             )
         except DamagedError:
-            await asyncio.to_thread(self._store.discard, ref)  # so that it is fetched anew
+            await asyncio.to_thread(self._store.distrust, ref)  # so that it is fetched anew
             raise
 
     def _serves(self) -> bool:

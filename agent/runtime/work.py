@@ -19,6 +19,7 @@ from agent.runtime.clerk import Clerk
 from agent.runtime.past import Past
 from agent.runtime.placing import Placing
 from agent.runtime.receipts import SwapTrace
+from agent.runtime.restoring import Restoring
 from agent.runtime.room import Room, read_manifest
 from agent.runtime.seats import Seat
 from agent.runtime.trials import Trials
@@ -50,6 +51,7 @@ class Works:
     ) -> None:
         self.room = room
         self.placing = Placing(room, store, assessor)
+        self.restoring = Restoring(room, self._whole)
         self.warnings: Sequence[str] = ()  # about the stream, as the candidate wants it
         self.packages: dict[Digest, Package] = {}
         self.overrides: Mapping[str, Any] = {}
@@ -105,13 +107,17 @@ class Works:
         if rollout.phase is Phase.ROLLING_BACK and rollout.known_good is not None:
             ref = rollout.known_good
         if ref is not None:
-            await self.fetch(ref)  # what the store has lost is fetched again
-            await self.verify(ref)
-            seat = await self.room.seat(ref, background=False)
+            seat = await self.restoring.seat(ref, rollout)
+            if not self.restoring.is_wanted:
+                return  # a rollout was quicker than the fetching
             if _may_be_taken_back(rollout):
                 await self.past.begin(seat)
             await self.room.swap(seat, None)
             self._tell_fallback(seat)
+
+    async def _whole(self, ref: ModelRef) -> None:
+        await self.fetch(ref)  # what the store has lost
+        await self.verify(ref)
 
     async def fetch(self, ref: ModelRef) -> None:
         """Every file of the package, into the store's partials; what tells whether the rest is

@@ -292,7 +292,7 @@ def test_files_that_another_version_has_are_copied_and_not_linked(folder):
     fill(store, package, bodies)
     second = store.adopt(package)
     assert (second / BIG.path).stat().st_ino != (first / BIG.path).stat().st_ino
-    store.discard(PACKAGE.ref)
+    store.collect([package.ref])
     assert store.path_of(package.ref) == second
 
 
@@ -317,7 +317,13 @@ def test_the_same_bytes_under_two_names_are_fetched_once(folder):
     assert {p.stat().st_nlink for p in path.iterdir()} == {1}
 
 
-@pytest.mark.parametrize("damage", ["shorter", "gone", "linked", "replaced by a link", "no record"])
+DAMAGES = (
+    *("shorter", "gone", "linked", "replaced by a link", "no record"),
+    *("another manifest", "distrusted"),
+)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_version_that_was_damaged_is_not_there_and_can_be_fetched_again(folder, damage, tmp_path):
     """[store-1.9]"""
     store = store_in(folder)
@@ -332,6 +338,14 @@ def test_a_version_that_was_damaged_is_not_there_and_can_be_fetched_again(folder
         os.link(model, tmp_path / "second-name")
     elif damage == "no record":
         path.with_name(f"{path.name}.json").unlink()
+    elif damage == "another manifest":
+        flipped = BODIES["model.toml"].swapcase()
+        (path / "model.toml").chmod(0o644)
+        (path / "model.toml").write_bytes(flipped)
+    elif damage == "distrusted":
+        model.write_bytes(content(BIG.size, seed=4))
+        assert store.path_of(PACKAGE.ref) is not None, "who loads it looks at every byte"
+        store.distrust(PACKAGE.ref)
     else:
         model.unlink()
         if damage == "replaced by a link":
@@ -443,14 +457,14 @@ def test_killed_at_any_step_of_adopting_nothing_is_half_there_and_nothing_is_los
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a forked child")
-def test_killed_at_any_step_of_discarding_it_is_there_whole_or_gone(folder):
+def test_killed_at_any_step_of_dropping_it_is_there_whole_or_gone(folder):
     step, died = 0, True
     while died:
         step += 1
         where = folder / str(step)
         fill(store_in(where), PACKAGE, BODIES)
         store_in(where).adopt(PACKAGE)
-        died = killed_at(step, lambda at=where: store_in(at).discard(PACKAGE.ref))
+        died = killed_at(step, lambda at=where: store_in(at).collect([]))
         store = store_in(where)
         if (path := store.path_of(PACKAGE.ref)) is not None:
             assert {p.name: p.read_bytes() for p in path.iterdir()} == BODIES

@@ -2,6 +2,7 @@
 without being told again what to run; and the trust floor holds.
 """
 
+import json
 import os
 import random
 import shutil
@@ -113,15 +114,18 @@ class Damaged:
 
         eventually(scores, 30, f"scoring after {what}; {self.site.model('m')}")
         scoring_s = time.monotonic() - began
-        release = self._active()
-        if release != 2:  # what was damaged is fetched first
+        release = self._release_of(before)
+        if release != 2:  # what was damaged is fetched meanwhile
             self.stood_in[what] = release
-            eventually(lambda: self._active() == 2, 30, f"2 again after {what}")
+            eventually(lambda: scores() and self._release_of(-1) == 2, 30, f"2 again after {what}")
+        assert self.site.model("m")["active"]["release"] == 2, what
         self.site.kill()
         return up_s, scoring_s
 
-    def _active(self):
-        return (self.site.model("m").get("active") or {}).get("release")
+    def _release_of(self, n):
+        """Of the version that scored what arrived as the n-th."""
+        books = self.site.book("m")
+        return books.rows[books.arrived[n]][3]
 
     def floor(self):
         """The highest release of m that this device remembers to have accepted; None: nothing."""
@@ -179,6 +183,37 @@ def damaged(broker, tmp_path, times, seed):
 def test_whatever_is_damaged_it_scores_again_by_itself_and_the_floor_holds(broker, tmp_path):
     """[durability-1.5] [durability-1.6]"""
     damaged(broker, tmp_path, 6, 7)
+
+
+def test_without_a_network_the_version_before_stands_in_for_a_damaged_one(broker, tmp_path):
+    """[durability-1.8]"""
+    with Site(broker, tmp_path) as site:
+        one = Damaged(site, tmp_path)
+        ((folder, digest),) = [
+            (path.with_suffix(""), path.stem)
+            for path in (one.store / "models" / "sha256").glob("*.json")
+            if json.loads(path.read_bytes())["release"] == 2
+        ]
+        flip(folder / "model.onnx", random.Random(7))
+        away = (tmp_path / "repo" / "blobs").rename(tmp_path / "away")
+        before = len(site.book("m").arrived)
+        site.start()
+
+        def scored_by(release):
+            site.readings([{"ts": time.time(), **{f"f{i}": 0.1 for i in range(8)}}])
+            books = site.book("m")
+            return len(books.arrived) > before and books.rows[books.arrived[-1]][3] == release
+
+        eventually(lambda: scored_by(1), 20, f"the version before scores; {site.model('m')}")
+        told = eventually(lambda: site.model("m").get("why"), 10)
+        print(told)
+        assert "m:1 stands in" in told
+        model = site.model("m")
+        assert model["active"] | {"digest": f"sha256:{digest}", "release": 2} == model["active"]
+        assert (model["quarantined"], model["counts"]["rejected"]) == ([], {})
+        away.rename(tmp_path / "repo" / "blobs")
+        eventually(lambda: scored_by(2), 30, f"2 again; {site.model('m')}")
+        eventually(lambda: site.model("m")["state"] == "Healthy", 10)
 
 
 def test_where_both_copies_of_the_floor_are_damaged_it_scores_and_installs_nothing(

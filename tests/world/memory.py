@@ -353,7 +353,7 @@ class FolderStore:
     def adopt_folder(self, folder: Path) -> Package:
         raise UnavailableError(f"{folder} is not for this store")
 
-    def discard(self, ref: ModelRef) -> None:
+    def distrust(self, ref: ModelRef) -> None:
         self.folders.pop(ref, None)
 
     def collect(self, keep: Sequence[ModelRef]) -> int:

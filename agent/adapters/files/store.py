@@ -33,6 +33,7 @@ from agent.core.manifest import MANIFEST_BYTES_MAX
 from agent.core.names import FILE_PATTERN, ModelRef, is_digest
 from agent.core.packages import FileEntry, Package, describe, digest_of, read
 
+MANIFEST = "model.toml"
 _FILE = re.compile(FILE_PATTERN)
 _MB = 2**20
 
@@ -59,7 +60,8 @@ class FileStore:
     def path_of(self, ref: ModelRef) -> Path | None:
         """The read-only folder of a complete, verified version; None if it is not there.
 
-        A version whose files have changed size, kind or owner of their names since is not there.
+        A version whose files have changed size, kind or owner of their names since is not there,
+        nor is one with another manifest: that is read here, all else by who loads it, and proven.
         """
         folder = self._models / _hex(ref.digest)
         try:
@@ -67,7 +69,8 @@ class FileStore:
             for file in package.files:
                 found = (folder / file.path).lstat()
                 regular = (found.st_mode & 0o170000) == 0o100000
-                if not regular or found.st_size != file.size or found.st_nlink != 1:
+                changed = not regular or found.st_size != file.size or found.st_nlink != 1
+                if changed or (file.path == MANIFEST and not _is(folder / MANIFEST, file)):
                     log.warning("store.damaged", model=str(ref), file=file.path)
                     return None
         except (OSError, RefusedError, ValueError):
@@ -234,10 +237,11 @@ class FileStore:
 
     # ---- forgetting ----------------------------------------------------------------------------
 
-    def discard(self, ref: ModelRef) -> None:
-        """Drop a version and what was fetched of it."""
+    def distrust(self, ref: ModelRef) -> None:
+        """The version is not there any more; of its files, those that are whole are used again."""
         with weather(f"cannot drop {ref}"):
-            self._drop(_hex(ref.digest))
+            (self._models / f"{_hex(ref.digest)}.json").unlink(missing_ok=True)
+            sync_folder(self._models)
 
     def collect(self, keep: Sequence[ModelRef]) -> int:
         """Drop every version and partial not in `keep`; returns the bytes given back."""
@@ -272,6 +276,10 @@ class FileStore:
 
 def _record_of(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.json")
+
+
+def _is(path: Path, file: FileEntry) -> bool:
+    return sha256_of(path) == file.sha256
 
 
 def _hex(digest: str) -> str:
