@@ -140,7 +140,7 @@ MUTANTS: dict[str, tuple[list[str], list[Mutant]]] = {
         ],
     ),
     "agent/core/comparison.py": (
-        ["test_judge", "test_beside", "test_trials", "test_judge_chance"],
+        ["test_comparison", "test_judge"],
         [
             Mutant("finite == expected", "False"),
             Mutant("expected & ~finite", "~finite"),
@@ -153,7 +153,7 @@ MUTANTS: dict[str, tuple[list[str], list[Mutant]]] = {
         ],
     ),
     "agent/core/samples.py": (
-        ["test_judge", "test_judge_chance"],
+        ["test_samples", "test_judge"],
         [
             Mutant("kept = places < self._rows_max", "kept = places < 0"),
             Mutant("self.seen += len(rows)", "self.seen += 1"),

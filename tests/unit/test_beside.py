@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from agent.core.blocks import Keys
+from agent.core.evidence import Evidence
+from agent.runtime.accounts import Account
 from agent.runtime.beside import Keep
 from agent.runtime.canary import Canary
 from agent.runtime.limits import Limits
@@ -229,6 +231,22 @@ def test_the_known_good_in_the_shadow_is_what_a_live_version_is_held_against(riv
     assert good.evidence.comparison is None
 
 
+def test_a_shadow_that_another_follows_is_let_go(river):
+    """What was loaded for it is given back, and its last run stands in nobody's way."""
+    active, second, third = seated(river), river.seat(2), river.seat(3)
+    shadowed(river, second)
+    river.push(1)
+    settle(river, active)
+    assert second.jobs_out == 1
+    seen = shadowed(river, third)
+    assert river.released == [second]
+    assert river.scoring.seats() == {active, third}
+    river.push(1)
+    settle(river, active, third)
+    assert seen.comparison.rows == 1
+    river.check()
+
+
 def test_a_stateful_shadow_goes_on_from_the_states_there_are_and_keeps_its_own(river):
     first, second = river.stateful(1), river.stateful(2)
     river.swap(first)
@@ -390,6 +408,36 @@ def test_a_canary_with_state_goes_on_from_the_states_there_are(river):
     assert sorted(score for body in river.bodies[1:] for score in body["score"]) == [5, 7, 9]
 
 
+def test_a_canary_with_other_states_goes_on_from_those_it_had_in_the_shadow(river):
+    """[rollout-5.6] It cannot read those of the active version."""
+    first, second = river.stateful(1), river.stateful(2, width=2)
+    river.swap(first)
+    river.push(3, keys=[0, 1, 2])
+    river.finish()
+    shadowed(river, second)
+    river.push(3, keys=[0, 1, 2])
+    settle(river, first, second)
+    chosen = canaried(river, second)
+    river.push(3, keys=[0, 1, 2])
+    river.finish()
+    said = {k: s for b in river.bodies[2:] for k, s in zip(b["key"], b["score"], strict=True)}
+    theirs, ours = [12.0, 15.0, 18.0], [11.0, 13.0, 15.0]
+    assert said == {"abc"[n]: (ours if n in chosen else theirs)[n] for n in range(3)}
+
+
+def test_a_canary_is_judged_by_what_it_answers_and_its_shadow_is_over(river):
+    """[rollout-5.6]"""
+    active, candidate = seated(river), river.seat(2)
+    shadowed(river, candidate)
+    river.push(3, keys=[0, 1, 2])
+    settle(river, active, candidate)
+    candidate.evidence = Evidence()
+    chosen = canaried(river, candidate)
+    river.push(9, keys=[0, 1, 2] * 3)
+    settle(river, active, candidate)
+    assert candidate.evidence.windows == 3 * len(chosen)
+
+
 def test_a_canary_that_ends_leaves_what_it_had_not_answered_to_the_active_version(river):
     """[rollout-5.6]"""
     active, candidate = seated(river), river.seat(2)
@@ -473,3 +521,21 @@ def test_of_unlike_windows_those_of_the_known_good_are_kept(river):
     assert good.takes(kept[0].values)
     assert not trial.takes(kept[0].values)
     assert kept[0].release == ref(2).release
+
+
+def test_what_silence_alone_has_closed_is_counted_in_the_store_as_well(river):
+    """[rollout-6.5] A restart in mid-probation knows how much may have to be taken back."""
+    kept = []
+    window = {"kind": "session", "size": "9", "gap": "4s", "rows": 3}
+    trial, good = seated(river, 2), river.seat(1, window=window)
+    shadowed(river, good, judged=trial)
+    river.scoring.beside.keep = Keep(trial, kept.append)
+    river.push(2)
+    settle(river, trial, good)
+    river.scoring.stored()
+    assert river.scoring.stored() is None
+    river.clock.forward(100.0)
+    river.turn()
+    assert [one.rows for one in kept] == [1]
+    stored = Account.restored(river.scoring.stored(), redelivered=True)
+    assert stored.tried == 1

@@ -22,19 +22,21 @@ def plant(tmp_path):
     return plant
 
 
-def waved(plant, number):
-    """Reading `number` of each sensor: the values come and go."""
+def waved(plant, number, each=1):
+    """`each` readings of each sensor: the values come and go."""
     lines = (
-        b'{"k": "%c", "v": %d}' % (ord(k), (number * 7 + i) % 20) for i, k in enumerate(SENSORS)
+        b'{"k": "%c", "v": %d}' % (ord(k), (n * 7 + i) % 20)
+        for n in range(number * each, (number + 1) * each)
+        for i, k in enumerate(SENSORS)
     )
     plant.source.put(*lines, arrived=plant.clock.monotonic())
     for _ in range(4):
         plant.lane._turn()
 
 
-async def stream(plant, seconds, *, step_s=0.2):
+async def stream(plant, seconds, *, step_s=0.2, each=1):
     for number in range(round(seconds / step_s)):
-        waved(plant, number)
+        waved(plant, number, each)
         await quiet(step_s)
 
 
@@ -181,6 +183,20 @@ def test_what_grows_slow_is_doubted_and_taken_back_if_the_version_before_is_not_
         await stream(plant, 10)
         assert plant.rollout().active.release == 2, "too slow for too short a while"
         await stream(plant, 25)
+        assert "failed while serving: p99 latency is" in await went_back(plant)
+
+    live(main, plant)
+
+
+def test_what_has_grown_slow_is_not_let_off_because_the_second_opinion_was_heard_soon(plant):
+    """[rollout-7.2] On a brisk stream that takes a second or two: how long it has been slow by
+    then is not forgotten.
+    """
+
+    async def main(plant):
+        await serving(plant, **BARS)
+        slow(plant, 2, 50.0)
+        await stream(plant, 30, each=20)
         assert "failed while serving: p99 latency is" in await went_back(plant)
 
     live(main, plant)
