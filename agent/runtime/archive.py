@@ -2,10 +2,13 @@
 
 A receipt is written at the swap, so that no power cut can take it away, and again under the same
 number when more is known; the last edition counts.  The newest few of each model are kept.
+
+Each is told once, when it is complete.  One that a death has left incomplete is told at the next
+start as it is: who keeps the books of what was taken back learns of it all the same.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +37,6 @@ class _Page:
     trace: SwapTrace
     number: int
     edition: int = 0
-    told: bool = False
 
 
 class Archive:
@@ -42,7 +44,8 @@ class Archive:
 
     Args:
         signer: the device's key; None: receipts are not signed, `unsigned` says why.
-        tell: is told each receipt once, when it is complete: kind, model, why, and the envelope.
+        tell: is told each receipt: kind, model, why, and the envelope.  What it was told is durable
+            before what the journal is given afterwards.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class Archive:
         self._tell = tell
         self._kept: dict[str, tuple[Envelope, ...]] = {}  # the oldest first
         self._open: dict[str, _Page] = {}
+        self._owed: dict[str, set[int]] = {}  # numbers of those that nobody was told
         self._unsaved: set[str] = set()
         self._saving: asyncio.Task[None] | None = None
 
@@ -74,22 +78,33 @@ class Archive:
         return kept[-1]["receipt"] if kept else {}
 
     async def reopen(self) -> None:
-        """After a start: what was kept.  What is damaged is dropped: it is proof of nothing."""
+        """After a start: what was kept, and what is owed is told.  What is damaged is dropped: it
+        is proof of nothing.
+        """
         for model in await asyncio.to_thread(self._journal.models):
             raw = await asyncio.to_thread(self._journal.load_document, _name(model))
             if raw is None:
                 continue
             try:
-                self._kept[model] = _read(raw)
+                self._kept[model], owed = _read(raw)
             except RefusedError as error:
                 logger.warning("kept receipts are damaged, dropped", model=model, why=str(error))
+                continue
+            for envelope in self._kept[model]:
+                if (receipt := envelope["receipt"])["number"] in owed:
+                    self._tell(str(receipt.get("kind")), model, str(receipt.get("why")), **envelope)
+            if owed:
+                self._save(model)
 
-    def take(self, model: str, trace: SwapTrace) -> None:
-        """Write the receipt of `trace`, or write it again; on the event loop."""
+    def take(self, model: str, trace: SwapTrace) -> "asyncio.Task[None]":
+        """Write the receipt of `trace`, or write it again; on the event loop.  What is given back
+        ends when that is durable, or cannot be.
+        """
         page = self._open.get(model)
         if page is None or page.trace is not trace:
             page = _Page(trace, self.newest(model).get("number", 0) + 1)
             self._open[model] = page
+            self._owed.setdefault(model, set()).add(page.number)
         page.edition += 1
         receipt = plain(
             {
@@ -104,10 +119,10 @@ class Archive:
         envelope = {"receipt": receipt, "signature": self._signature(receipt)}
         others = [e for e in self._kept.get(model, ()) if e["receipt"]["number"] != page.number]
         self._kept[model] = _bounded([*others, envelope])
-        self._save(model)
-        if trace.finished and not page.told:
-            page.told = True
+        if trace.finished and page.number in self._owed[model]:
+            self._owed[model].discard(page.number)
             self._tell(trace.kind, model, trace.why, **envelope)
+        return self._save(model)
 
     async def close(self) -> None:
         """What was taken is durable, or cannot be."""
@@ -120,16 +135,17 @@ class Archive:
         sig = self._signer.sign(signed_bytes(receipt))
         return {"keyid": self._signer.keyid, "scheme": self._signer.scheme, "sig": sig}
 
-    def _save(self, model: str) -> None:
+    def _save(self, model: str) -> "asyncio.Task[None]":
         self._unsaved.add(model)
         if self._saving is None or self._saving.done():
             self._saving = asyncio.create_task(self._write(), name="receipts")
+        return self._saving
 
     async def _write(self) -> None:
         failed = set()
         while self._unsaved:
             model = self._unsaved.pop()
-            body = _bytes(self._kept[model])
+            body = _bytes(self._kept[model], self._owed.get(model, ()))
             try:
                 await asyncio.to_thread(self._journal.save_document, _name(model), body)
             except UnavailableError as error:
@@ -142,8 +158,8 @@ def _name(model: str) -> str:
     return f"receipts:{model}"
 
 
-def _bytes(envelopes: Sequence[Envelope]) -> bytes:
-    return msgspec.json.encode({"schema": SCHEMA, "receipts": envelopes})
+def _bytes(envelopes: Sequence[Envelope], owed: Collection[int] = ()) -> bytes:
+    return msgspec.json.encode({"schema": SCHEMA, "receipts": envelopes, "owed": sorted(owed)})
 
 
 def _bounded(envelopes: Sequence[Envelope]) -> tuple[Envelope, ...]:
@@ -154,12 +170,18 @@ def _bounded(envelopes: Sequence[Envelope]) -> tuple[Envelope, ...]:
     return kept
 
 
-def _read(raw: bytes) -> tuple[Envelope, ...]:
-    """Raises RefusedError: it is not what was written."""
-    envelopes = read_object(raw, "the receipts", bytes_max=2 * BYTES_MAX).get("receipts")
+def _read(raw: bytes) -> tuple[tuple[Envelope, ...], Collection[int]]:
+    """The receipts, and the numbers of those that nobody was told.
+
+    Raises RefusedError: it is not what was written.
+    """
+    document = read_object(raw, "the receipts", bytes_max=2 * BYTES_MAX)
+    envelopes, owed = document.get("receipts"), document.get("owed", [])
     if not isinstance(envelopes, list) or not all(map(_is_envelope, envelopes)):
         raise RefusedError("the receipts are no list of receipts")
-    return _bounded(envelopes)
+    if not isinstance(owed, list):
+        raise RefusedError("what is owed is no list of numbers")
+    return _bounded(envelopes), owed
 
 
 def _is_envelope(value: object) -> bool:

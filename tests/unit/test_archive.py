@@ -100,6 +100,31 @@ def test_a_receipt_is_written_at_the_swap_and_again_under_its_number(journal):
     assert newest["evidence"] == [{"phase": "probation", "verdict": "PASS", "why": ""}]
 
 
+def test_one_that_a_death_has_left_incomplete_is_told_at_the_next_start_and_not_again(journal):
+    """[versions-3.2]"""
+    told = []
+    filed(journal, trace(2), trace(3, finished=False, why="it was bad"), told=told)
+    assert [one[3]["receipt"]["number"] for one in told] == [1]
+    filed(journal, told=told)  # after the death
+    assert [one[3]["receipt"]["number"] for one in told] == [1, 2]
+    assert told[1][:3] == ("swap", "m", "it was bad")
+    assert told[1][3]["receipt"]["complete"] is False
+    filed(journal, told=told)
+    filed(journal, trace(4), told=told)
+    assert [one[3]["receipt"]["number"] for one in told] == [1, 2, 3]
+
+
+def test_receipts_that_an_agent_kept_who_owed_none_are_read(journal):
+    """[versions-3.1]"""
+    filed(journal, trace(2, finished=False))
+    document = json.loads(journal.documents["receipts:m"])
+    assert document.pop("owed") == [1]
+    journal.documents["receipts:m"] = json.dumps(document).encode()
+    told = []
+    assert numbers(filed(journal, told=told)) == [1]
+    assert told == []
+
+
 def test_only_the_newest_are_kept(journal):
     """[versions-3.1]"""
     it = filed(journal, *(trace(n) for n in range(2, RECEIPTS_MAX + 10)))
@@ -127,6 +152,7 @@ def test_large_ones_are_fewer_and_what_is_stored_stays_bounded(journal):
         b'{"receipts": [7]}',
         b'{"receipts": [{"receipt": {}, "signature": null}]}',
         b'{"receipts": [{"receipt": {"number": 1}, "signature": 3}]}',
+        b'{"receipts": [], "owed": 7}',
         b'{"receipts": [], "x": "%s"}' % (b"y" * 3 * BYTES_MAX),
     ],
 )

@@ -217,7 +217,9 @@ class Storm:
             return not lost() and model.get("phase") == "steady" and counts.get("pending") == 0
 
         eventually(settled, 120, f"lost {sorted(lost())[:5]}; {site.model('m')}")
-        said = eventually(self._told, 30, "what was taken back has been told")
+        with contextlib.suppress(AssertionError):
+            eventually(lambda: not self._untold(), 30)
+        assert not self._untold(), f"stand, and were not told: {self._untold()}"
         books.check()
         now = books.corrected()
         rows = Counter(_number(row) for row in now.values())
@@ -235,16 +237,24 @@ class Storm:
             "lost by the broker": len(set(range(sent)) - rows.keys()),
             "rows repeated, the same": books.repeated,
             "superseded": len(books.superseding),
-            "not taken back, and told": said,
+            "not taken back, and told": self._standing().total(),
             "versions": [self._versions, len(self.bad)],
         }
 
-    def _told(self):
-        """How many rows of bad versions stand, once receipts tell of as many; as a pair."""
-        stand = sum(row[3] in self.bad for row in self.site.book("m").corrected().values())
+    def _standing(self):
+        """Rows of bad versions that stand, by release."""
+        now = self.site.book("m").corrected().values()
+        return Counter(row[3] for row in now if row[3] in self.bad)
+
+    def _untold(self):
+        """Of which versions more stands than receipts of their rollback tell; as [stand, told]."""
+        told = Counter()
         last = {e["receipt"]["number"]: e["receipt"] for e in self.site.events if "receipt" in e}
-        told = sum((one["rescored"] or {}).get("missing", 0) for one in last.values())
-        return [stand, told] if stand <= told else None
+        for one in last.values():
+            if one["kind"] == "rollback" and one["rescored"]:
+                left = one["rescored"]["missing"] + one["rescored"]["refused"]
+                told[one["from"]["release"]] += left
+        return {r: [n, told[r]] for r, n in self._standing().items() if n > told[r]}
 
 
 def _number(row):
