@@ -519,6 +519,12 @@ class Ring(Protocol):
     become durable, a lost store), and what was kept from there on goes, uncounted.
     """
 
+    def begin(self, stream: str, model: str, seq: int) -> None:
+        """After a start, before the first `append`: the numbers go on at `seq`.  What an earlier
+        process has left from there on never became durable where it counts, and goes, uncounted.
+        """
+        ...
+
     def append(self, stream: str, model: str, scored: Scored) -> None:
         """Keep it.  Never waits for the disk and never raises; what cannot be kept is counted."""
         ...

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections.abc import Awaitable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -32,9 +33,10 @@ def models(
     """The rows of the models, none yet, and who heals their workers."""
     config = body.config
 
-    def receipt(model: str, trace: SwapTrace) -> None:
-        archive.take(model, trace)
+    def receipt(model: str, trace: SwapTrace) -> Awaitable[None]:
+        saving = archive.take(model, trace)
         changed()
+        return saving
 
     world = World(
         lane=body.lane,
@@ -65,9 +67,9 @@ def models(
         deaths_max=config.engine.deaths_max,
         deaths_s=config.engine.deaths_s,
         condemned=models.condemned,
+        gives_way=models.gives_way,
         changed=changed,
         random=dice,
-        gives_way=models.gives_way,
         fell=lambda model, why: events.tell("degraded", model, why),
     )
     body.rooms.callback(models.healer.stop)

@@ -26,7 +26,7 @@ class Account:
     held: int = 0
     flying: int = 0
     next_seq: int = 0
-    tried: int = 0  # rows of the version on trial that may have to be taken back
+    tried: int = 0  # rows ever of versions on trial, that might have had to be taken back
     last_score: float = 0.0  # wall seconds; 0: never
 
     def reject(self, reasons: Mapping[str, int]) -> None:

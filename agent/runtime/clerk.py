@@ -7,7 +7,7 @@ once more whenever a later phase leaves its evidence.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from agent.core.names import ModelRef
@@ -21,10 +21,16 @@ LOOK_S = 0.1
 
 
 class Clerk:
-    """One open trace at a time.  `receipt` is given each when it is to be written, or once more."""
+    """One open trace at a time.  `receipt` is given each when it is to be written, or once more;
+    what it gives back ends when that is durable.
+    """
 
     def __init__(
-        self, room: Room, clock: Clock, receipt: Callable[[SwapTrace], None], receipt_s: float
+        self,
+        room: Room,
+        clock: Clock,
+        receipt: Callable[[SwapTrace], Awaitable[None]],
+        receipt_s: float,
     ) -> None:
         self._room = room
         self._clock = clock
@@ -90,6 +96,11 @@ class Clerk:
         """The change has happened: write its receipt, and again when it can be written whole."""
         self._receipt(trace)
         self._task = asyncio.create_task(self._write(trace), name=f"receipt {trace.new}")
+
+    async def keep(self, trace: SwapTrace) -> None:
+        """What is known of `trace` is durable, if the disk lets it, before this returns."""
+        saving = asyncio.ensure_future(self._receipt(trace))
+        await asyncio.wait([saving])
 
     def finish(self) -> None:
         """Write what there is to write now: something else begins."""

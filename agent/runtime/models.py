@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from random import Random
 
@@ -65,7 +65,7 @@ class World:
     ring: Ring
     shadow_share: float
     assessor: Assessor
-    receipt: Callable[[str, SwapTrace], None]
+    receipt: Callable[[str, SwapTrace], Awaitable[None]]
     degraded: Callable[[str, str], None]
     refused: Callable[[str, str], None]
     changed: Callable[[], None]

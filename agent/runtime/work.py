@@ -41,7 +41,7 @@ class Works:
         clock: Clock,
         *,
         rollout: Callable[[], Rollout],
-        receipt: Callable[[SwapTrace], None],
+        receipt: Callable[[SwapTrace], Awaitable[None]],
         degraded: Callable[[str], None],
         changed: Callable[[], None],
         receipt_s: float,
@@ -203,9 +203,9 @@ class Works:
         """Watch it serve until it has shown enough, or too much."""
         seat = await self.room.seat(ref, background=False)
         if self._rollout().active == ref and self.room.scoring.slot.seat is not seat:
-            await self.room.swap(seat, None)  # after a restart in mid-probation
             if self._rollout().known_good is not None:
                 await self.past.begin(seat)
+            await self.room.swap(seat, None)  # after a restart in mid-probation
         await self.trials.probation(seat, self._rollout().known_good)
         await self.past.stands(seat, forget=self._rollout().known_good in (None, ref))
 
@@ -226,6 +226,7 @@ class Works:
             trace.rescored = await self.past.score_again(ref, good)
         finally:
             trace.rescoring = False
+        await self.clerk.keep(trace)  # it is not done again once the journal has passed it
 
     @property
     def made_way(self) -> bool:

@@ -190,6 +190,19 @@ def test_numbers_that_begin_again_take_the_place_of_those_kept(make):
     assert ring.dropped("s", "m") == 0
 
 
+def test_numbers_that_go_on_below_what_is_kept_take_its_place_though_nothing_is_appended(make):
+    """[durability-2.4]"""
+    made = make()
+    wanted = fill(made.ring, 5)
+    fill(made.ring, 2, model="other")
+    ring = made.again()
+    ring.begin("s", "m", 12)
+    same(ring.read("s", "m", 0), wanted[:3])
+    later = fill(ring, 1, start=40)
+    same(ring.read("s", "m", 0), [*wanted[:3], *later])
+    assert len([*ring.read("s", "other", 0)]) == 2
+
+
 def test_numbers_may_begin_again_while_it_runs(make):
     """[durability-2.4]"""
     opened = make()

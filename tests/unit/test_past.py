@@ -1,5 +1,6 @@
 """What a bad version has said is taken back, on a device in memory: kept, read, scored again."""
 
+import copy
 import json
 from dataclasses import replace
 
@@ -404,6 +405,54 @@ def test_a_rollback_that_is_cut_off_is_taken_up_again(plant):
     live(cut_off, plant, taken_up)
 
 
+def test_what_was_taken_back_is_told_though_the_agent_dies_before_its_receipt_is_complete(plant):
+    """[rollout-6.3] [versions-3.2]"""
+    plant.ring = MemoryRing(bytes_max=48)  # three batches of two float64
+
+    async def killed(plant):
+        await tried(plant, values=range(10, 20))
+        ref = next(ref for ref in plant.packages if ref.release == 2)
+        await plant.models.rows["m"].driver.submit(Condemned(ref, "no good"))
+        while plant.rollout().phase is not Phase.ROLLING_BACK:
+            await quiet(0.05)
+        while plant.rollout().phase is not Phase.STEADY:
+            turn(plant, 1)
+            await quiet(0.05)
+        assert not [one for one in plant.receipts if one["kind"] == "rollback"]
+        plant.archive._tell = lambda *_, **__: None  # the dead tell nothing,
+        plant.papers = copy.deepcopy(plant.papers)  # and write nothing
+
+    async def after(plant):
+        assert plant.rollout().phase is Phase.STEADY
+        assert rescored(plant) == {"rows": 6, "refused": 0, "missing": 14}
+        assert plant.receipts[-1]["complete"] is False
+
+    live(killed, plant, after)
+
+
+def test_what_was_said_and_never_became_durable_is_not_taken_back_from_others(plant):
+    """[durability-2.4] [rollout-6.4] Its numbers are the known good's after the death."""
+
+    async def killed(plant):
+        await tried(plant, values=[10, 11])
+        ref = next(ref for ref in plant.packages if ref.release == 2)
+        await plant.models.rows["m"].driver.submit(Condemned(ref, "no good"))
+        while plant.rollout().phase is not Phase.ROLLING_BACK:
+            await quiet(0.05)
+        last = plant.ring.kept["s", "m"][-1]
+        plant.ring.append("s", "m", replace(last, seq=last.seq + last.rows))
+
+    async def taken_up(plant):
+        feed(plant, 20)
+        await settled(plant)
+        sent = Sent(plant)
+        assert sorted(sent.superseded) == sent.by(2)
+        assert len(sent.by(2)) == 4
+        assert rescored(plant) == {"rows": 4, "refused": 0, "missing": 0}
+
+    live(killed, plant, taken_up)
+
+
 def test_where_a_trial_began_survives_a_restart(plant):
     """[rollout-6.4]"""
 
@@ -440,7 +489,7 @@ def test_where_it_began_is_noted_by_digest(plant):
         await tried(plant, values=[10])
         told = json.loads(plant.journal.documents["trial:m"])
         digest = plant.rollout().candidate.digest
-        assert told == {"digest": digest, "seq": 6}
+        assert told == {"digest": digest, "seq": 6, "tried": 0}
         await rolled_back(plant)
         await plant.desire(m={"release": 3, "rollout": {"probation": {"windows": 9}}}, seconds=3)
         told = json.loads(plant.journal.documents["trial:m"])

@@ -249,6 +249,11 @@ class MemoryRing:
         self._joined: set[tuple[str, str]] = set()
         self._dropped: dict[tuple[str, str], int] = {}
 
+    def begin(self, stream: str, model: str, seq: int) -> None:
+        kept = self.kept.setdefault((stream, model), [])
+        kept[:] = [one for one in kept if one.seq < seq]
+        self._joined.add((stream, model))
+
     def append(self, stream: str, model: str, scored: Scored) -> None:
         pair = (stream, model)
         kept = self.kept.setdefault(pair, [])

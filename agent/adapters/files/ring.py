@@ -9,8 +9,9 @@ gap, and is counted.  What is worth more than that is in the outbox.
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -29,8 +30,8 @@ SPARE_BYTES = 8 * 2**20  # of the disk, left to what is worth more
 KEY_BYTES = 16  # of a row, beside its numbers, as the queue is measured
 BATCH_BYTES = 256
 
-# keep this, with the rows before it; forget below that; tell when you are here
-_Order = tuple[Pair, Scored, int] | tuple[Pair, int] | threading.Event
+# keep this, with the rows before it; or do that, when all before is done
+_Order = tuple[Pair, Scored, int] | Callable[[], None]
 
 logger = structlog.get_logger(__name__)
 
@@ -105,11 +106,18 @@ class DiskRing:
                 self._is_urgent = True
                 self._wake.notify()
 
+    def begin(self, stream: str, model: str, seq: int) -> None:
+        """In this process the numbers go on at `seq`.  Returns at once."""
+        self._order(partial(self._shelves.join, (stream, model), seq))
+
     def forget(self, stream: str, model: str, below: int) -> None:
         """Rows numbered below this are wanted no more.  Returns at once."""
+        self._order(partial(self._shelves.forget, (stream, model), below))
+
+    def _order(self, order: Callable[[], None]) -> None:
         with self._wake:
             if not self._closing:
-                self._orders.append(((stream, model), below))
+                self._orders.append(order)
                 self._wake.notify()
 
     def dropped(self, stream: str, model: str) -> int:
@@ -129,7 +137,7 @@ class DiskRing:
         arrived = threading.Event()
         with self._wake:
             if not self._closing:
-                self._orders.append(arrived)
+                self._orders.append(arrived.set)
                 self._is_urgent = True
                 self._wake.notify()
         if self._closing:
@@ -173,12 +181,9 @@ class DiskRing:
         done = 0
         waiting: dict[Pair, list[Given]] = {}  # each in its order; they do not touch each other
         for order in orders:
-            if isinstance(order, threading.Event):
+            if callable(order):
                 self._keep(waiting)
-                order.set()
-            elif len(order) == 2:
-                self._keep(waiting)
-                self._shelves.forget(*order)
+                order()
             else:
                 pair, scored, before = order
                 waiting.setdefault(pair, []).append(Given(scored, before))

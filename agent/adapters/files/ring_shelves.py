@@ -85,6 +85,12 @@ class Shelves:
         with self._lock:
             self._skip(self._joined(pair, first), batches)
 
+    def join(self, pair: Pair, first: int) -> None:
+        """What this process is going to add is numbered from `first` on."""
+        with self._lock:
+            if pair in self._shelves:
+                self._joined(pair, first)
+
     def forget(self, pair: Pair, below: int) -> None:
         """Rows below this number are wanted no more."""
         with self._lock:
