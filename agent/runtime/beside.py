@@ -117,8 +117,12 @@ class Beside:
         """A batch has its scores, the first of them number `seq`."""
         if self.shadow is not None:
             self.shadow.answered(chunk, columns, run_ms)
-        if self.keep is not None and chunk.seat is self.keep.trial and self._keeps_batches:
+        if self._is_trial(chunk.seat) and self._keeps_batches:
             self._keep(seq, chunk.keys, chunk.times, chunk.values)
+
+    def _is_trial(self, seat: Seat | None) -> bool:
+        """Whether `seat` is the version on trial: in whichever worker, it may have climbed."""
+        return self.keep is not None and seat is not None and seat.ref == self.keep.trial.ref
 
     @property
     def _keeps_batches(self) -> bool:
@@ -130,7 +134,7 @@ class Beside:
         keep = self.keep
         if keep is None or spans is None or not len(spans):
             return
-        if self._scoring.slot.seat is keep.trial:
+        if self._is_trial(self._scoring.slot.seat):
             seq = self._scoring.account.next_seq
             self._keep(seq, spans.keys, spans.times, spans.values)
 
