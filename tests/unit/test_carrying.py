@@ -260,6 +260,28 @@ def test_readings_in_windows_that_another_version_does_not_make_are_expired(rede
     life.close()
 
 
+def test_what_the_version_before_had_scored_is_not_counted_twice_after_a_restart_either():
+    """[delivery-5.1] The windows were filled beside it, and are not full yet."""
+    store = Store(10**6)
+    life = Life({}, store)
+    beside = session(WINDOWS["tumbling"])
+    heir = ready(manifest(**WINDOWS["tumbling"]), beside, 0.0)
+    life.scoring.beside.begin_shadow(heir, heir, 1.0)
+    life.push([("a", 1000.0, 1.0, 2.0), ("a", 1001.0, 1.0, 2.0)], 1.0)
+    life.finish(1.0)
+    life.scoring.swap(heir)
+    life.turn(1.0, 0)
+    assert counted(life) == (2, 2, {}, 0, 0)
+    life.close()
+    beside.close()
+    life = Life(WINDOWS["tumbling"], store)
+    life.push([("a", 1002.0, 1.0, 2.0)], 1.0)
+    life.finish(1.0)
+    assert counted(life) == (3, 3, {}, 0, 0)
+    assert store.scores[-1] == ("a", 1002.0, 3.0)
+    life.close()
+
+
 @pytest.mark.parametrize("damage", ["cut", "missing", "numbered otherwise"])
 def test_a_story_that_is_not_whole_is_none_and_its_readings_are_expired(damage):
     store = Store(10**6)
