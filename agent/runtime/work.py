@@ -217,7 +217,8 @@ class Works:
         good = None
         if rollout.known_good is not None:
             good = await self.placing.seat(rollout.known_good, background=False)
-        trace = await self.clerk.open("rollback", ref, rollout.known_good, rollout.reason)
+        why = rollout.reason or f"{ref} is not wished for any more"
+        trace = await self.clerk.open("rollback", ref, rollout.known_good, why)
         await self.room.take_back(self.room.seats.get(ref), good, trace)
         self.rollbacks += 1
         trace.rescoring = True

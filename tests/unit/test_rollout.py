@@ -69,8 +69,9 @@ def test_the_candidate_is_live_from_preflight_to_probation():
 
 
 def test_a_candidate_may_be_abandoned_until_it_is_promoted():
-    """[rollout-2.1]"""
-    assert set(HAPPY_PATH) - {Phase.PROMOTING, Phase.PROBATION} == ABANDONABLE
+    """[rollout-2.1] At once while nobody has heard it."""
+    heard = {Phase.CANARY, Phase.PROMOTING, Phase.PROBATION}
+    assert set(HAPPY_PATH) - heard == ABANDONABLE
 
 
 def test_a_good_version_walks_the_happy_path():
@@ -156,6 +157,28 @@ def test_a_newer_wish_abandons_the_candidate(phase):
 def test_wishing_for_the_active_version_cancels_the_rollout(phase):
     """[rollout-2.3]"""
     assert step(at(phase), Desired(V1)) == (HOME, None)
+
+
+@pytest.mark.parametrize("wished", [V3, V1, None])
+def test_what_an_abandoned_canary_has_said_is_taken_back_first(wished):
+    """[rollout-2.1] [rollout-2.3] [rollout-2.4]"""
+    now, begin = step(at(Phase.CANARY), Desired(wished))
+    assert begin == Begin(Phase.ROLLING_BACK, V2)
+    assert now.waiting == Desired(wished)
+    assert recover(now)[1] == begin
+    now, begin = step(now, Passed(Phase.ROLLING_BACK, V2))
+    assert now.active == V1
+    assert V2.digest not in now.quarantined
+    if wished == V1:
+        assert (now, begin) == (HOME, None)
+    else:
+        assert begin == Begin(*((Phase.FETCHING, V3) if wished else (Phase.RETIRING, V1)))
+
+
+def test_a_canary_that_is_wished_for_again_is_tried_again():
+    now, _ = step(at(Phase.CANARY), Desired(V3))
+    now, _ = step(now, Desired(V2))
+    assert step(now, Passed(Phase.ROLLING_BACK, V2))[1] == Begin(Phase.FETCHING, V2)
 
 
 def test_a_wish_during_probation_waits_for_its_end():

@@ -161,15 +161,27 @@ def test_a_canary_that_breaks_a_bar_is_taken_back(plant):
 
 
 def test_a_canary_that_is_not_wished_for_any_more_answers_for_nobody(plant):
-    """[rollout-2.3]"""
+    """[rollout-2.3] And what it had said is scored again."""
 
     async def main(plant):
         await wish(plant, canary={**CANARY, "windows": 10**6})
         assert plant.models.rows["m"].scoring.beside.canary is not None
-        await plant.desire(m=1, seconds=3)
-        assert plant.rollout().phase is Phase.STEADY
+        for _ in range(3):
+            feed(plant)
+            await quiet(0.5)
+        await plant.desire(m=1, seconds=0.1)
+        assert plant.rollout().phase is Phase.ROLLING_BACK
+        for _ in range(20):
+            feed(plant)
+            await quiet(0.5)
+        now = plant.rollout()
+        assert (now.phase, now.active.release, now.quarantined) == (Phase.STEADY, 1, ())
         assert plant.models.rows["m"].scoring.beside.canary is None
         assert plant.engine.open() == [1]
+        receipt = next(one for one in plant.receipts if one["kind"] == "rollback")
+        assert receipt["rescored"]["rows"] > 0
+        assert receipt["rescored"]["missing"] == 0
+        assert "not wished for" in receipt["why"]
 
     live(main, plant)
 
