@@ -96,18 +96,21 @@ def encode(
 def split(body: bytes, bytes_max: int) -> list[bytes]:
     """A message of scores as several of at most `bytes_max`, in order, each whole in itself.
 
-    A single row that is larger stays as it is.  For links that take less than a batch gives.
+    A single row that is larger stays as it is, and so does what is no such message.  For brokers
+    that take less than a batch gives.
     """
     if len(body) <= bytes_max:
         return [body]
-    whole = orjson.loads(body)
-    rows = len(whole["key"])
-    if rows < 2:
+    whole = _read(body)
+    if whole is None or len(whole["key"]) < 2:
         return [body]
-    half = rows // 2
+    half = len(whole["key"]) // 2
     head = {k: v[:half] if k in _COLUMNS else v for k, v in whole.items()}
     tail = {k: v[half:] if k in _COLUMNS else v for k, v in whole.items()}
     tail["seq"] += half
+    if (old := whole.get("supersedes")) is not None:  # as many rows as these, one by one
+        head["supersedes"] = {**old, "rows": half}
+        tail["supersedes"] = {**old, "seq": old["seq"] + half, "rows": old["rows"] - half}
     return [part for each in (head, tail) for part in split(orjson.dumps(each), bytes_max)]
 
 
@@ -140,12 +143,12 @@ def _write(made: list[tuple[int, bytes]], last: dict[str, Any] | None) -> None:
 
 
 def _read(body: bytes) -> dict[str, Any] | None:
-    """A message of scores, if it is one whose rows may be joined to others."""
+    """A message of scores, if it is one."""
     try:
         whole = orjson.loads(body)
     except orjson.JSONDecodeError:
         return None
-    if not isinstance(whole, dict) or "supersedes" in whole:
+    if not isinstance(whole, dict):
         return None
     columns = [whole[column] for column in _COLUMNS if column in whole]
     fit = all(isinstance(column, list) and len(column) == len(columns[0]) for column in columns)
@@ -154,7 +157,8 @@ def _read(body: bytes) -> dict[str, Any] | None:
 
 def _follows(last: dict[str, Any], whole: dict[str, Any]) -> bool:
     return (
-        whole["seq"] == last["seq"] + len(last["key"])
+        "supersedes" not in last
+        and whole["seq"] == last["seq"] + len(last["key"])
         and last.keys() == whole.keys()
         and all(last[name] == whole[name] for name in last if name not in _ROWWISE)
     )

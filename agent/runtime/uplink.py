@@ -2,10 +2,12 @@
 once.  What had to be given up is told before anything else.
 
 Small batches of scores that wait together leave as one message: what a message costs us, the broker
-and the consumer is the same for one row as for many.
+and the consumer is the same for one row as for many.  One that the broker finds too large is cut
+by rows until it fits, and those after it are no larger.
 """
 
 import asyncio
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 
@@ -19,6 +21,7 @@ logger = structlog.get_logger(__name__)
 
 WINDOW = 16  # records under way; also how many a consumer may see twice after a lost link
 PAUSE_S = 0.5  # after a broker that says no for now
+TOO_LARGE = 413  # what a broker's refusal is, as HTTP says it
 SMALL_BYTES_MAX = 4096  # larger records gain little by leaving together
 
 Numbered = Sequence[tuple[int, Record]]
@@ -32,6 +35,7 @@ class Uplink:
     def __init__(self, outbox: Outbox, link: Link, letter: Callable[[Gap], Record]) -> None:
         self.unheard = 0
         self._is_heard = True  # as far as the broker said of the last rows
+        self._bytes_max = sys.maxsize  # that the broker takes of one message, as far as it has told
         self._outbox = outbox
         self._link = link
         self._letter = letter
@@ -74,6 +78,8 @@ class Uplink:
         """For each of `members`, which `payload` is made of, what `_send` says."""
         if len(members) == 1:
             return [await self._send(members[0][1])]
+        if len(payload) > self._bytes_max:
+            return [await self._send(record) for _, record in members]
         try:
             heard = await self._link.publish(members[0][1].topic, payload)
         except RefusedError:  # of some of them it may be true
@@ -86,7 +92,7 @@ class Uplink:
     async def _send(self, record: Record) -> str | None:
         """Why the broker will never take it, empty if it has it; None: not this time."""
         try:
-            heard = await self._link.publish(record.topic, record.payload)
+            heard = await self._publish(record.topic, record.payload)
         except RefusedError as error:
             logger.error(  # noqa: TRY400  # its text says all
                 "the broker will never take this record",
@@ -99,6 +105,21 @@ class Uplink:
             return None
         self._note([record], heard=heard)
         return ""
+
+    async def _publish(self, topic: str, payload: bytes) -> bool:
+        """As `Link.publish`, in as many messages as it takes."""
+        heard = True
+        for part in scores.split(payload, self._bytes_max):
+            try:
+                heard &= await self._link.publish(topic, part)
+            except RefusedError as error:
+                half = len(part) // 2
+                if error.code != TOO_LARGE or len(scores.split(part, half)) == 1:
+                    raise
+                logger.info("messages are cut to what the broker takes", bytes_max=half)
+                self._bytes_max = min(self._bytes_max, half)
+                heard &= await self._publish(topic, part)
+        return heard
 
     def _note(self, records: Sequence[Record], *, heard: bool) -> None:
         """The broker has `records`, and somebody else will, or not: said once a spell."""

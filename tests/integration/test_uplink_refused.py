@@ -17,9 +17,10 @@ from tests.world.waiting import eventually_async
 
 RECORDS = 40
 TOO_LARGE = 0x95  # no answer to one message: the broker says it and hangs up
-NEVER = (0x87, 0x90, 0x99, TOO_LARGE)  # not authorised, bad topic, bad payload
+ILLEGAL = 0x195  # but some do give it as one
+NEVER = (0x87, 0x90, 0x99, TOO_LARGE, ILLEGAL)  # not authorised, bad topic, bad payload
 LARGE = {7, 8, 30}
-NOT_NOW = (0x80, 0x83, 0x97)  # unspecified, implementation specific, quota
+NOT_NOW = (0x80, 0x83, 0x97, 0xEE)  # unspecified, implementation specific, quota, no such one
 
 
 def letter(gap):
@@ -75,7 +76,7 @@ class Refusing:
         if code == TOO_LARGE:
             wire.send(packet(DISCONNECT, bytes([code, 0])))
             raise ConnectionResetError
-        wire.puback(body, code)
+        wire.puback(body, code & 0xFF)
 
 
 def sent(tmp_path, broker, done, records=RECORDS):

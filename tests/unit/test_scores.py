@@ -5,10 +5,12 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agent.core.errors import UnfitError
 from agent.core.manifest import Output
-from agent.core.scores import ScoreColumns, encode, extract, join
+from agent.core.scores import ScoreColumns, encode, extract, join, split
 
 F32 = np.float32
 
@@ -148,3 +150,26 @@ def test_what_differs_in_more_than_its_rows_stays_as_it_is(other):
     made = join(bodies)
     assert [count for count, _ in made] == [2, 1, 2] or (made[1][0], len(made)) == (3, 2)
     assert any(body == other for _, body in made)
+
+
+@given(rows=st.integers(1, 60), bytes_max=st.integers(1, 3000))
+def test_a_message_is_cut_to_size_with_the_same_rows(rows, bytes_max):
+    """[delivery-2.12]"""
+    parts = split(message(5, rows), bytes_max)
+    assert [row for part in parts for row in rows_of(part)] == rows_of(message(5, rows))
+    assert all(len(part) <= bytes_max or len(rows_of(part)) == 1 for part in parts)
+
+
+def test_what_takes_the_place_of_others_does_so_row_by_row_when_it_is_cut():
+    """[delivery-2.12]"""
+    old = {"release": 2, "epoch": 1, "seq": 10, "rows": 5}
+    parts = [json.loads(part) for part in split(message(30, 5, supersedes=old), 1)]
+    assert [part["seq"] for part in parts] == [30, 31, 32, 33, 34]
+    assert [part["supersedes"] for part in parts] == [
+        {**old, "seq": 10 + n, "rows": 1} for n in range(5)
+    ]
+
+
+@pytest.mark.parametrize("other", [b"", b"[]", b"{}", b"\xff", b"no message of scores"])
+def test_what_is_no_message_of_scores_is_not_cut(other):
+    assert split(other, 0) == [other]

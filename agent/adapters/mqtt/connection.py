@@ -255,9 +255,10 @@ class Connection:
             letter.heard = reason.value != NO_SUBSCRIBERS
             letter.answer(None)
             return
-        why = f"the broker does not take the message on {letter.topic}: {reason}"
-        if reason.value in REFUSALS:
-            letter.answer(RefusedError(why, REFUSALS[reason.value]))
+        code = self.client.odd_reason or reason.value
+        why = f"the broker does not take the message on {letter.topic}: {reason} (0x{code:02x})"
+        if code in REFUSALS:
+            letter.answer(RefusedError(why, REFUSALS[code]))
         else:
             letter.answer(UnavailableError(why))
 

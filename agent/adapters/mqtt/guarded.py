@@ -8,13 +8,17 @@ private names of paho; tests/integration/test_mqtt_private.py pins them.
 
 import socket
 import ssl
-from typing import Any
+from typing import Any, Literal
 
 from paho.mqtt.client import Client
+from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
 
 CHUNK_BYTES_MAX = 64 * 1024
 FRAME_BYTES_SPARE = 1024 * 1024  # a websocket frame may carry several packets
 RECEIVE_BUFFER_BYTES = 1024 * 1024
+REASON_AT = 2  # in a PUBACK, behind the packet id
+FAILURE = 0x80  # and above
+REASONS = frozenset((0x00, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99))  # that it may have
 
 
 class TooBigError(ConnectionError):
@@ -26,11 +30,14 @@ class Guarded(Client):
 
     `packet_bytes_max` limits the part after the fixed header; `too_big` says what was announced.
     `hung_up`: the far side has closed the connection, as a process does that ends.
+    `odd_reason`: of the PUBACK in hand, where MQTT knows no such reason there; paho would give the
+    connection up, meet the same again on the next, and so for ever.
     """
 
     packet_bytes_max: int = 1024 * 1024
     too_big: int = 0
     hung_up: bool = False
+    odd_reason: int = 0
     _begun: socket.socket | None = None
 
     def _sock_recv(self, bufsize: int) -> bytes:
@@ -43,6 +50,19 @@ class Guarded(Client):
         came = super()._sock_recv(min(bufsize, CHUNK_BYTES_MAX))
         self.hung_up = not came
         return came
+
+    def _handle_pubackcomp(self, cmd: Literal["PUBACK", "PUBCOMP"]) -> MQTTErrorCode:
+        packet = self._in_packet["packet"]
+        self.odd_reason = 0
+        if (
+            self.protocol == MQTTProtocolVersion.MQTTv5
+            and len(packet) > REASON_AT
+            and packet[REASON_AT] not in REASONS
+        ):
+            self.odd_reason = packet[REASON_AT]
+            said = b"\x80" if self.odd_reason >= FAILURE else b"\0"
+            self._in_packet["packet"] = packet[:REASON_AT] + said + packet[REASON_AT + 1 :]
+        return super()._handle_pubackcomp(cmd)
 
     def check_frame(self) -> None:
         """Hold paho's websocket buffer to its limit too: it keeps a frame until it is whole.
