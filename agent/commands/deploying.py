@@ -21,9 +21,24 @@ from agent.core.wording import receipt_words
 from agent.repository import dial
 from agent.repository.chronicle import Chronicle
 from agent.repository.conversation import Conversation
-from agent.repository.fleet import Device, Follower, Progress, amend, bars_from, fleet_of, take
+from agent.repository.fleet import (
+    Device,
+    Follower,
+    Newer,
+    Progress,
+    amend,
+    bars_from,
+    fleet_of,
+    take,
+)
 from agent.repository.layout import Repository
-from agent.repository.wishes import check_not_lost, members_of, pick, wished_by
+from agent.repository.wishes import (
+    check_not_lost,
+    members_of,
+    pick,
+    replacement,
+    wished_by,
+)
 
 RECEIPT_S_MAX = 5.0  # after the end, for the figures that come after a swap
 
@@ -103,6 +118,7 @@ class _Deployment:
             f"{talk.root}/group/+/desired",
         )
         self._fleet = fleet_of(self._documents, talk.root)
+        self._newer: dict[str, Newer | None] = {}  # by topic: what is wished for instead
 
     def publish(self, metadata: Mapping[str, bytes], *, fresh: bool) -> None:
         """Amend the retained document and publish it."""
@@ -140,6 +156,7 @@ class _Deployment:
         for message in self._talk.messages(until):
             if message is not None:
                 take(self._fleet, message.topic, message.payload, self._talk.root)
+                self._take_wish(message.topic, message.payload)
             expected |= self._expected()
             for name in sorted(expected):
                 follower, chronicle = followers.setdefault(name, self._follower(name))
@@ -147,6 +164,7 @@ class _Deployment:
                 if device is None:
                     continue
                 model = device.model(self.package.ref.name)
+                follower.replaced(self._newer.get(self._own(name)) or self._newer.get(self.topic))
                 if (receipt := chronicle.receipt(model)) is not None:
                     self.receipts[name] = receipt
                 if name not in last or not _settled(last[name]):
@@ -158,6 +176,17 @@ class _Deployment:
                     break
             narrator.tick()
         return expected
+
+    def _take_wish(self, topic: str, raw: bytes) -> None:
+        """A desired document, if it is one: ours, or one that goes over it or takes its place."""
+        if topic.endswith("/desired"):
+            ref, ours = self.package.ref, topic == self.topic
+            of = topic.split("/")[-2]
+            above = self.revision if ours else None
+            self._newer[topic] = replacement(raw, ref.name, ref.release, above=above, of=of)
+
+    def _own(self, device: str) -> str:
+        return Topics(self._talk.root, device).desired
 
     def _are_complete(self) -> bool:
         return all(receipt.get("complete", True) for receipt in self.receipts.values())
@@ -222,9 +251,10 @@ def _end(
 def _sentence(device: str, progress: Progress, timeout_s: float) -> str:
     why = f": {progress.why}" if progress.why else ""
     if progress.committed is None:
+        stands = progress.instead or "the wish stands"
         return (
             f"{device} has not committed it within {timeout_s:g} s, last seen"
-            f" {progress.phase} {progress.share:.0%}{why}; the wish stands"
+            f" {progress.phase} {progress.share:.0%}{why}; {stands}"
         )
     return f"{device}: {progress.phase}{why}"
 

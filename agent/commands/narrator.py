@@ -19,7 +19,7 @@ class Narrator:
         self._console = Console(stderr=True)
         self._ref = ref
         self._as_json = as_json
-        self._last: dict[str, str] = {}
+        self._told: dict[str, tuple[str, str]] = {}  # by device: why, and what replaces the wish
         self._tasks: dict[str, TaskID] = {}
         self._bars = Progress(
             TextColumn("{task.fields[device]}", markup=False),
@@ -46,17 +46,22 @@ class Narrator:
     def tell(self, device: fleet.Device, progress: fleet.Progress, chronicle: Chronicle) -> None:
         """Where the wish stands on `device`; says nothing twice."""
         model = device.model(self._ref.name)
-        for step in chronicle.see(progress.phase, model):
+        steps = list(chronicle.see(progress.phase, model))
+        news, last = (progress.why, progress.instead), self._told.get(device.name, ("", ""))
+        self._told[device.name] = news
+        if news != last and any(news) and not any(step.what == "entered" for step in steps):
+            steps.append(Step("told", progress.phase))
+        for step in steps:
             if self._as_json:
                 self._console.out(self._object(device, progress, step), highlight=False)
             elif step.what == "left":
                 self._print(f"{device.name}: {self._ref} {step.words}")
             elif not self._draws:
-                why = f": {progress.why}" if progress.why else ""
-                self._print(f"{device.name}: {self._ref} {step.phase}{_offline(device)}{why}")
+                said = f"{step.phase}{_offline(device)}{_because(progress)}"
+                self._print(f"{device.name}: {self._ref} {said}")
         if self._draws:
             now = Step("entered", progress.phase, chronicle.evidence(model))
-            self._draw(device, progress, now.words)
+            self._draw(device, progress, f"{now.words}{_because(progress)}")
 
     def tick(self) -> None:
         """Redraw, for the clocks."""
@@ -83,9 +88,15 @@ class Narrator:
             "words": step.words,
             "evidence": step.evidence,
             "why": progress.why,
+            "instead": progress.instead,
             "online": device.online,
         }
         return json.dumps(document, ensure_ascii=False)
+
+
+def _because(progress: fleet.Progress) -> str:
+    said = dict.fromkeys(part for part in (progress.why, progress.instead) if part)
+    return f": {'; '.join(said)}" if said else ""
 
 
 def _offline(device: fleet.Device) -> str:

@@ -16,9 +16,9 @@ TRAIL_MAX = 16  # phases we look at in a report
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A phase begins, or has ended with this evidence."""
+    """A phase begins, or has ended with this evidence; or something is to be told within it."""
 
-    what: Literal["entered", "left"]
+    what: Literal["entered", "left", "told"]
     phase: str
     evidence: Mapping[str, Any] | None = None
 

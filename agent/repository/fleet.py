@@ -7,7 +7,7 @@ Pure: documents in, documents and verdicts out.  The talking is `conversation`'s
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agent.core.errors import RefusedError
@@ -165,6 +165,17 @@ class Progress:
     share: float = 0.0  # of the phase, 0 to 1
     why: str = ""
     committed: bool | None = None
+    instead: str = ""  # which newer wish has taken its place, in words
+
+
+@dataclass(frozen=True, slots=True)
+class Newer:
+    """A wish that takes the place of the one followed.  `revision` is None where the device does
+    not report of which document it is.
+    """
+
+    revision: int | None
+    words: str
 
 
 class Follower:
@@ -184,14 +195,36 @@ class Follower:
         self._release = release
         self._revision = revision
         self._old_refusal = _refusal(before)
-        self._old_why = part(part(before, "models"), name).get("why") or ""
+        model = part(part(before, "models"), name)
+        self._old_why = model.get("why") or ""
+        self._old_receipt = part(model, "receipt").get("number")
+        self._newer: Newer | None = None
         self._ours = re.compile(rf"\b{re.escape(name)}:{release}(?!\d)")
         self._started: float | None = None
         self._tried = False
         self._seen: float | None = None
 
+    def replaced(self, newer: Newer | None) -> None:
+        """What is wished for instead, as of now; None if this wish is the newest still."""
+        self._newer = newer
+
     def see(self, device: Device, now: float) -> Progress:
-        """Where the wish stands by `device`'s last report; `now` in monotonic seconds."""
+        """Where the wish stands by `device`'s last report; `now` in monotonic seconds.
+
+        A newer wish ends it once the device has turned to that one: a version that was being
+        promoted may be committed first.
+        """
+        here, newer = self._see(device, now), self._newer
+        if newer is None:
+            return here
+        is_taken = newer.revision is None or device.revision >= newer.revision
+        candidate = number(part(device.model(self._name), "candidate").get("release"))
+        has_ended = here.committed or self._ours.search(here.why)
+        if is_taken and candidate != self._release and not has_ended:
+            here = Progress("replaced", why=newer.words, committed=False)
+        return replace(here, instead=newer.words)
+
+    def _see(self, device: Device, now: float) -> Progress:
         if self._started is None:
             self._started = now
         report, model = device.report, device.model(self._name)
@@ -207,31 +240,39 @@ class Follower:
         phase, state = str(model.get("phase", "")), str(model.get("state", ""))
         why = str(model.get("why") or "")
         here = Progress(phase or "taken note of", _share(model.get("progress")), why)
-        if number(part(model, "candidate").get("release")) == self._release:
+        candidate, active, known_good = (
+            number(part(model, which).get("release"))
+            for which in ("candidate", "active", "known_good")
+        )
+        if candidate == self._release:
             self._tried = True
+        elif self._tried and candidate and known_good == self._release:
+            return Progress("committed", 1.0, committed=True)  # and the next one is on its way
         if self._seen is None:
             self._seen = now
         if model and phase != "steady":
             return here
-        if number(part(model, "active").get("release")) == self._release and (
-            state == "Healthy" or number(part(model, "known_good").get("release")) == self._release
-        ):
+        if active == self._release and (state == "Healthy" or known_good == self._release):
             return Progress("committed", 1.0, why, committed=True)
         waited = now - self._seen > GRACE_S
         is_news = self._tried or waited or why != self._old_why
         ours = self._tried or self._ours.search(why)
         if why and is_news and (ours or state in ("Failed", "Unschedulable")):
-            return Progress(_ending(model), 0.0, why, committed=False)
+            return Progress(self._ending(model), 0.0, why, committed=False)
         if self._revision is not None and waited and state != "Transitioning":
             return Progress(
                 "not taken up", 0.0, why or "the device does not say why", committed=False
             )
         return here
 
-
-def _ending(model: Mapping[str, Any]) -> str:
-    words = {"Unschedulable": "unschedulable", "Failed": "failed"}
-    return words.get(str(model.get("state")), "refused or rolled back")
+    def _ending(self, model: Mapping[str, Any]) -> str:
+        state, receipt = model.get("state"), part(model, "receipt")
+        if state in ("Unschedulable", "Failed"):
+            return str(state).lower()
+        left = number(part(receipt, "from").get("release"))
+        is_new = receipt.get("number") != self._old_receipt
+        was_live = receipt.get("kind") == "rollback" and left == self._release and is_new
+        return "rolled back" if was_live else "refused"
 
 
 def _refusal(report: Mapping[str, Any]) -> tuple[int, str] | None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from agent.core.errors import RefusedError
 from agent.core.packages import Package
 from agent.core.wire import Desired, parse_desired
-from agent.repository.fleet import Device, part
+from agent.repository.fleet import Device, Newer, part
 
 
 def pick(packages: Sequence[Package], name: str, version: str) -> Package:
@@ -46,6 +46,26 @@ def wished_by(device: str, model: str, documents: Mapping[str, bytes]) -> bool:
             wish = _wish(raw)
             return wish is not None and model in wish.models
     return False
+
+
+def replacement(
+    raw: bytes, model: str, release: int, *, above: int | None, of: str
+) -> Newer | None:
+    """What the desired document `raw`, of the device or group `of`, wishes of `model` instead of
+    `release`; None if that stands.
+
+    `above`: only a higher revision counts; None where `raw` goes over the document that was
+    followed, and then it has to name the model.
+    """
+    wish = _wish(raw)
+    if wish is None or (above is not None and wish.revision <= above):
+        return None
+    other = wish.models.get(model)
+    if (other is None and above is None) or (other is not None and other.release == release):
+        return None
+    said = f"no {model}" if other is None else f"{model}:{other.release}"
+    words = f"revision {wish.revision} of {of} wishes for {said} instead"
+    return Newer(wish.revision if above is not None else None, words)
 
 
 def check_not_lost(device: Device, model: str, documents: Mapping[str, bytes]) -> None:

@@ -12,9 +12,11 @@ import typer
 from typer.testing import CliRunner
 
 from agent.commands import fleet as commands
+from agent.config import Mqtt
 from agent.core.health import ModelHealth, Version
 from agent.core.names import Digest, ModelRef
 from agent.core.packages import FileEntry, Package, digest_of
+from agent.repository.conversation import Conversation
 from agent.repository.layout import Repository
 from tests.world.stand_in import StandIn
 from tests.world.waiting import eventually
@@ -173,7 +175,55 @@ def test_a_rollback_is_told_with_the_evidence_against_it_and_its_receipt(device,
     assert done.exit_code == 1
     assert "9 of 200 windows, 12.3 s, 0 errors; failed: 3 bad scores" in done.stderr
     assert "pump-7: rollback 7 → 6: no gap" in done.stdout
-    assert done.stderr.splitlines()[-1].startswith("edge-agent: pump-7: refused or rolled back")
+    assert done.stderr.splitlines()[-1].startswith("edge-agent: pump-7: rolled back: ")
+
+
+WHY = "the repository does not answer: connection refused"
+
+
+def waiting(wish):
+    """It is fetched, and then the weather turns; somebody wishes for another release meanwhile."""
+    here = {"candidate": Version(7, "sha256:b")}
+    told = [health("fetching", **here), health("fetching", **here, why=WHY)]
+    return [{"revision": wish.revision, "models": {NAME: one}} for one in told]
+
+
+def wished_for_8(broker, device):
+    def script(wish):
+        if wish.models[NAME].release == 8:
+            gone = health("fetching", candidate=Version(8, "sha256:c"))
+            return [{"revision": wish.revision, "models": {NAME: gone}}]
+        newer = {"schema": 1, "revision": wish.revision + 1, "models": {NAME: {"release": 8}}}
+        with Conversation(Mqtt(url=broker.url)) as talk:
+            talk.publish(device.topics.desired, json.dumps(newer).encode(), retain=True)
+        return waiting(wish)
+
+    return script
+
+
+def test_a_reason_that_appears_within_a_phase_and_a_wish_that_replaces_ours_are_told(
+    broker, device, deploy
+):
+    """[control-5.5] Nobody waits for the time to run out."""
+    device.script = wished_for_8(broker, device)
+    done = deploy("--timeout", "60")
+    assert done.exit_code == 1
+    lines = done.stderr.splitlines()
+    assert sum(line.startswith(f"pump-7: {NAME}:7 fetching: {WHY}") for line in lines) >= 1
+    instead = f"revision 2 of pump-7 wishes for {NAME}:8 instead"
+    assert lines[-1] == f"edge-agent: pump-7: replaced: {instead}"
+    assert any(line.startswith(f"pump-7: {NAME}:7 replaced: {instead}") for line in lines)
+
+
+def test_a_script_is_told_a_reason_within_a_phase_and_of_the_newer_wish(broker, device, deploy):
+    """[control-5.5]"""
+    device.script = wished_for_8(broker, device)
+    done = deploy("--timeout", "60", "--json")
+    assert done.exit_code == 1
+    steps = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
+    assert WHY in [s["why"] for s in steps if s["step"] == "told"]
+    assert f"wishes for {NAME}:8" in steps[-1]["instead"]
+    assert json.loads(done.stdout)["devices"]["pump-7"]["phase"] == "replaced"
 
 
 def test_status_shows_the_words_of_deploy_and_of_the_device(broker, device):

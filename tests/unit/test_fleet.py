@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 from agent.core.errors import RefusedError
 from agent.core.names import ID_PATTERN
 from agent.core.wire import DesiredModel, parse_desired
-from agent.repository.fleet import Device, Follower, amend, bars_from, fleet_of, value_of
+from agent.repository.fleet import (
+    Device,
+    Follower,
+    Newer,
+    amend,
+    bars_from,
+    fleet_of,
+    value_of,
+)
+from agent.repository.wishes import replacement
 from tests.world.stand_in import model
 
 NAME = "m"
@@ -138,6 +147,90 @@ def test_a_device_that_sees_the_wish_and_does_nothing_is_not_waited_for_for_ever
     assert said.see(active=2).committed is None
     assert said.see(after_s=4.0, active=2).committed is None
     assert said.see(after_s=2.0, active=2).committed is False
+
+
+NEWER = Newer(6, "revision 6 of d wishes for m:8 instead")
+
+
+def test_a_newer_wish_ends_the_one_that_is_followed_once_the_device_has_turned_to_it():
+    """[control-5.5]"""
+    said = Report()
+    said.see(active=1, candidate=7, phase="shadow", state="Transitioning")
+    said.follower.replaced(NEWER)
+    there = said.see(active=1, candidate=7, phase="shadow", state="Transitioning")
+    assert (there.committed, there.phase, there.instead) == (None, "shadow", NEWER.words)
+    told = said.see(revision=6, active=1, candidate=8, phase="fetching", state="Transitioning")
+    assert (told.committed, told.phase, told.why) == (False, "replaced", NEWER.words)
+
+
+def test_a_wish_that_a_newer_one_came_after_too_late_may_still_be_committed():
+    """[control-5.5] From promotion on the newer one waits."""
+    said = Report()
+    said.follower.replaced(NEWER)
+    late = {"revision": 6, "active": 7, "candidate": 7, "state": "Transitioning"}
+    assert said.see(**late, phase="probation").committed is None
+    next_one = {"revision": 6, "active": 7, "candidate": 8, "state": "Transitioning"}
+    assert said.see(**next_one, known_good=7, phase="fetching").committed is True
+
+
+def test_a_version_that_fails_while_a_newer_wish_waits_is_told_with_its_own_end():
+    """[control-5.5]"""
+    said = Report()
+    said.see(active=7, candidate=7, phase="probation", state="Transitioning")
+    said.follower.replaced(NEWER)
+    why = f"{NAME}:7 failed probation: 3 bad scores"
+    told = said.see(revision=6, active=1, known_good=1, why=why)
+    assert (told.committed, told.phase, told.why) == (False, "refused", why)
+
+
+def test_a_version_that_is_back_as_the_known_good_is_not_taken_for_committed():
+    said = Report()
+    busy = {"active": 8, "candidate": 8, "known_good": 7, "state": "Transitioning"}
+    assert said.see(**busy, phase="probation").committed is None
+
+
+@pytest.mark.parametrize(
+    ("receipt", "ending"),
+    [
+        ({"kind": "rollback", "from": {"release": 7}, "number": 5}, "rolled back"),
+        ({"kind": "rollback", "from": {"release": 7}, "number": 4}, "refused"),  # an old one
+        ({"kind": "rollback", "from": {"release": 6}, "number": 5}, "refused"),
+        ({"kind": "swap", "from": {"release": 7}, "number": 5}, "refused"),
+        ({}, "refused"),
+    ],
+)
+def test_it_is_told_whether_a_version_was_refused_or_rolled_back(receipt, ending):
+    """[control-5.6]"""
+    said = Report(before={"models": {NAME: {"receipt": {"number": 4}}}})
+    why = f"{NAME}:7 failed: no good"
+    assert said.see(active=6, known_good=6, why=why, receipt=receipt).phase == ending
+    assert said.see(why=why, receipt=receipt, state="Failed").phase == "failed"
+
+
+def wish(revision, **models):
+    models = {name: {"release": release} for name, release in models.items()}
+    return json.dumps({"schema": 1, "revision": revision, "models": models}).encode()
+
+
+@pytest.mark.parametrize(
+    ("raw", "above", "words"),
+    [
+        (wish(6, m=8), 5, "revision 6 of d wishes for m:8 instead"),
+        (wish(6, other=1), 5, "revision 6 of d wishes for no m instead"),
+        (wish(6, m=7), 5, ""),
+        (wish(5, m=8), 5, ""),  # our own, as it came back
+        (wish(1, m=8), None, "revision 1 of d wishes for m:8 instead"),
+        (wish(1, other=1), None, ""),  # of the device, over a group's: it says nothing of m
+        (b"", 5, ""),
+        (b"{", None, ""),
+    ],
+)
+def test_a_document_takes_the_place_of_a_wish_if_it_is_newer_and_wishes_otherwise(
+    raw, above, words
+):
+    """[control-5.5]"""
+    newer = replacement(raw, NAME, 7, above=above, of="d")
+    assert (newer.words if newer else "") == words
 
 
 def test_a_member_of_a_group_is_judged_without_its_revision():
