@@ -15,9 +15,10 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from tests.world.pack import constant, merged, model, record, reference, tensor, write
+from tests.world.pack import constant, merged, model, quickest_ms, record, reference, tensor, write
 
 SAMPLES = 4  # golden samples per package
+TURNS = 2000  # to find out what one takes
 
 
 def feature_names(features: int) -> list[str]:
@@ -251,6 +252,40 @@ def big(folder: Path, *, size_mb: int = 64, bias: float = 0.0, **members: Any) -
         ],
     )
     return write(folder, made, document, {"x": np.arange(SAMPLES, dtype=np.float32)[:, None]})
+
+
+def slow(folder: Path, *, ms: float, **members: Any) -> Path:
+    """x [n, 8] -> y [n, 1] in at least `ms` on this machine, for one row as for many: a loop whose
+    turns cost more than what they compute.
+    """
+    feed = {"x": rows(8)}
+    turns = round(TURNS * ms / quickest_ms(_turning(TURNS), feed))
+    return write(folder, _turning(turns), manifest(8, **members), feed)
+
+
+def _turning(turns: int) -> onnx.ModelProto:
+    """y is one column of x after `turns` of a rotation and a squash."""
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["on"], ["still"]),
+            helper.make_node("MatMul", ["h", "w"], ["turned"]),
+            helper.make_node("Tanh", ["turned"], ["next"]),
+        ],
+        "turn",
+        [tensor("i", "i8", []), tensor("on", "bool", []), tensor("h", "f4", ["n", 8])],
+        [tensor("still", "bool", []), tensor("next", "f4", ["n", 8])],
+    )
+    nodes = [
+        helper.make_node("Loop", ["turns", "yes", "x"], ["last"], body=body),
+        helper.make_node("ReduceMean", ["last"], ["y"], axes=[1], keepdims=1),
+    ]
+    constants = [
+        constant("w", np.roll(np.eye(8), 1, axis=1)),
+        constant("turns", turns, "int64"),
+        constant("yes", True, "bool"),
+    ]
+    inputs, outputs = [tensor("x", "f4", ["n", 8])], [tensor("y", "f4", ["n", 1])]
+    return model(nodes, inputs, outputs, constants)
 
 
 def with_golden(folder: Path, feed: dict[str, np.ndarray], **shift: float) -> Path:
