@@ -56,6 +56,7 @@ class Past:
         here = await self._room.on_lane(keep)
         if is_new:
             await self._note(seat.ref, here)
+            self._ring.forget(scoring.stream, scoring.model, here.seq)
 
     async def stands(self, seat: Seat, *, forget: bool = False) -> None:
         """What `seat` has said so far stands; `forget` that it could be taken back at all."""
@@ -71,7 +72,10 @@ class Past:
         self._ring.forget(scoring.stream, scoring.model, here.seq)
 
     async def score_again(self, bad: ModelRef, good: Seat | None) -> dict[str, int] | None:
-        """Have `good` score what `bad` has said; what became of it, for the receipt."""
+        """Have `good` score what `bad` has said; what became of it, for the receipt.
+
+        Once more gives the same: what was kept is forgotten when there is another version to keep.
+        """
         began = await self._began(bad)
         scoring = self._room.scoring
         # what it had answered goes out in its turn, behind what others have yet to answer
@@ -85,7 +89,6 @@ class Past:
         result = await rescore(
             self._room, self._ring, self._clock, release=bad.release, since=began.seq, good=good
         )
-        self._ring.forget(scoring.stream, scoring.model, ended.seq)
         return result.document(ended.tried - began.tried)
 
     async def end(self) -> None:

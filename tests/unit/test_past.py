@@ -127,7 +127,8 @@ def test_what_a_version_said_on_probation_is_scored_again_and_counted_once(plant
         assert plant.models.rows["m"].scoring.account.counts() == before
         feed(plant, 4)
         assert Sent(plant).by(1)[-2:] == [46, 47]
-        assert plant.ring.kept["s", "m"] == []
+        await plant.desire(m={"release": 3, "rollout": {"probation": {"windows": ENDLESS}}})
+        assert plant.ring.kept["s", "m"] == [], "there is another to keep"
 
     live(main, plant)
 
