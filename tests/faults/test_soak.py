@@ -66,5 +66,6 @@ def test_whatever_may_go_wrong_for_long(tmp_path):
 @pytest.mark.soak
 @pytest.mark.timeout(0)
 def test_five_hundred_kills_with_rollouts_under_way(tmp_path):
-    faults = ("kill_agent",) * 3 + ("deploy_good", "deploy_bad")
-    weather(tmp_path, faults, count=KILLS * 5 // 3, pause_s=(0.0, 3.0))
+    kills = ("kill_agent",) * 2 + ("kill_in_phase",) * 4
+    deploys = ("deploy_good", "deploy_bad", "deploy_bad_at_rest", "deploy_bad_at_rest")
+    weather(tmp_path, kills + deploys, count=KILLS * 5 // 3, pause_s=(0.0, 2.0))

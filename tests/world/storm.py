@@ -7,6 +7,7 @@ a consumer at the broker has received.  Every good version says y = f0 and every
 import contextlib
 import json
 import math
+import os
 import time
 from collections import Counter
 
@@ -24,6 +25,9 @@ BARS = {
     "probation": {"windows": 400, "latency_ratio": 100.0},
 }
 BAD_AFTER = 30  # calls of a sensor
+HEARD = ("canary", "promoting", "probation", "rolling-back", "steady")
+PHASE_S_MAX = 6.0  # for a rollout to come to one of them
+REST_S_MAX = 15.0
 HANG_S_MAX = 4.0  # that a stopped worker is left so
 DARK_S_MAX = 4.0
 DRAIN_S = 0.5  # for what the broker has for the consumer
@@ -88,6 +92,22 @@ class Storm:
         time.sleep(self.dice.uniform(0, 0.5))
         self.site.start()
 
+    def kill_in_phase(self):
+        """A moment after the rollout in hand has come to one of its later phases, if it does."""
+        phase = self.dice.choice(HEARD)
+        if not self._rests():
+            with (self.site.folder / "agent.log").open("rb") as log:
+                log.seek(0, os.SEEK_END)
+                said = []
+                with contextlib.suppress(AssertionError):
+                    eventually(lambda: self._says(log, said, phase), PHASE_S_MAX)
+        time.sleep(self.dice.uniform(0, 0.4))
+        self.kill_agent()
+
+    def _says(self, log, said, phase):
+        said.append(log.read())
+        return b'"now": "%s"' % phase.encode() in b"".join(said)
+
     def kill_worker(self):
         if (worker := self._worker()) is not None:
             worker.kill()
@@ -141,6 +161,15 @@ class Storm:
             self.site.folder / name, calls=BAD_AFTER, name="m", tags={"of": name}
         )
         self.bad.add(self._deploy(package))
+
+    def deploy_bad_at_rest(self):
+        """So that it may come as far as to be heard."""
+        with contextlib.suppress(AssertionError):
+            eventually(self._rests, REST_S_MAX)
+        self.deploy_bad()
+
+    def _rests(self):
+        return self.site.model("m").get("phase") == "steady"
 
     def pause(self):
         self._command("pause", {"stream": "s"})
