@@ -347,7 +347,7 @@ def parse(raw: bytes) -> Manifest:
         raise UnfitError(msg)
     try:
         document = tomllib.loads(raw.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # of syntax, of text, of a number too long
         msg = f"model.toml is not TOML: {error}"
         raise UnfitError(msg) from error
     try:

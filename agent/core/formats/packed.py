@@ -32,7 +32,9 @@ class PackedReader:
                 for number, p in zip(origin, payloads, strict=True)
                 if len(p) % row_bytes == 0
             ]
-        rows = np.frombuffer(b"".join(whole), "<f4").reshape(-1, self._width).astype(np.float64)
+        rows = np.frombuffer(b"".join(whole), "<f4").reshape(-1, self._width)
+        with np.errstate(invalid="ignore"):  # a signalling NaN is one like any other
+            rows = rows.astype(np.float64)
         per_payload = [len(p) // row_bytes for p in whole]
         numbers = np.repeat(np.asarray(origin, np.int64), per_payload)
         used = [self._at[path] for path in self._plan.fields if path in self._at]
