@@ -3,9 +3,10 @@
     DYING_TRACE=FILE [DYING_AT='KIND #N before|after; …'] python -m tests.world.dying run --config …
 
 An operation is what a power cut or a kill may come before or after: an fsync, a rename, a removal,
-a COMMIT.  Its kind names who did it: `fsync write_atomic`, `commit rollout shadow` (that phase was
-journalled), `commit scores in shadow` (rows, while it was).  Each goes as one line to FILE before
-it is done, and is counted over all processes that write to the same FILE.
+a COMMIT.  Its kind names who did it and when: `fsync write_atomic in fetching of 2` (that phase of
+release 2 was journalled last), `commit rollout in shadow of 2` (it is that which is journalled).
+Each goes as one line to FILE before it is done, and is counted over all processes that write to the
+same FILE.  A death therefore moves the numbers of no other phase.
 Nothing in the product knows of this.
 """
 
@@ -25,6 +26,7 @@ T = TypeVar("T")
 TRACE, AT = "DYING_TRACE", "DYING_AT"
 FILE_CALLS = ("fsync", "replace", "rename", "unlink", "rmdir")
 SCORES = "commit scores"
+STARTING = "in starting"  # nothing was journalled by this process yet
 AGENT = f"{os.sep}agent{os.sep}"
 _WRITES = re.compile(r"\s*(?:INSERT INTO|REPLACE INTO|DELETE FROM|UPDATE)\s+(\w+)", re.IGNORECASE)
 
@@ -60,10 +62,19 @@ class Operations:
         self._trace = os.open(trace, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         self._points = points
         self._lock = threading.Lock()
+        self._when = STARTING
+        self._release = 0
+
+    def journalled(self, rollout: dict[str, Any]) -> None:
+        """This is being journalled; whatever is done from here on is done in that phase."""
+        of = rollout["candidate"] or (None if self._release else rollout["active"])
+        self._release = of["release"] if of else self._release
+        self._when = f"in {rollout['phase']} of {self._release}"
 
     def around(self, kind: str, operation: Callable[[], T]) -> T:
         """Do it, and live through it or not."""
         with self._lock:
+            kind = f"{kind} {self._when}"
             self._counts[kind] += 1
             number = self._counts[kind]
             os.write(self._trace, f"{kind}\n".encode())
@@ -84,7 +95,6 @@ def install(operations: Operations) -> None:
 
     class Connection(sqlite3.Connection):
         tables: frozenset[str] = frozenset()  # written to since BEGIN
-        phase = "nothing"  # that was journalled last
 
         def execute(self, sql: str, *args: Any) -> sqlite3.Cursor:
             if sql == "COMMIT" and self.tables:
@@ -93,7 +103,7 @@ def install(operations: Operations) -> None:
                 self.tables = frozenset()
             self._note(sql)
             if sql.startswith("REPLACE INTO rollout"):
-                self.phase = json.loads(args[0][1])["phase"]
+                operations.journalled(json.loads(args[0][1]))
             return super().execute(sql, *args)
 
         def executemany(self, sql: str, rows: Any) -> sqlite3.Cursor:
@@ -107,8 +117,8 @@ def install(operations: Operations) -> None:
 
         def _kind(self) -> str:
             if "rollout" in self.tables:
-                return f"commit rollout {self.phase}"
-            return "commit document" if "document" in self.tables else f"{SCORES} in {self.phase}"
+                return "commit rollout"
+            return "commit document" if "document" in self.tables else SCORES
 
     real = sqlite3.connect
     sqlite3.connect = lambda *args, **more: real(*args, factory=Connection, **more)

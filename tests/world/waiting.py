@@ -7,7 +7,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-POLL_S = 0.01
+POLL_S, POLL_S_MAX = 0.01, 0.05  # who has waited long looks less often: to look costs both sides
 
 
 def eventually(predicate: Callable[[], T], seconds: float = 10.0, what: str = "") -> T:
@@ -16,13 +16,13 @@ def eventually(predicate: Callable[[], T], seconds: float = 10.0, what: str = ""
     Raises:
         AssertionError: it did not within `seconds`; the text holds `what` and the last value.
     """
-    deadline = time.monotonic() + seconds
+    began = time.monotonic()
     while True:
         if value := predicate():
             return value
-        if time.monotonic() >= deadline:
+        if (waited := time.monotonic() - began) >= seconds:
             raise AssertionError(_too_late(what, seconds, value))
-        time.sleep(POLL_S)
+        time.sleep(min(max(POLL_S, waited / 20), POLL_S_MAX))
 
 
 async def eventually_async(predicate: Callable[[], T], seconds: float = 10.0, what: str = "") -> T:
