@@ -20,6 +20,7 @@ from agent.core.errors import RefusedError
 from agent.core.manifest import Name, Seconds, first_complaint
 from agent.core.names import is_id
 from agent.core.settings import overlay
+from agent.core.topics import is_filter
 
 ENV_PREFIX = "EDGE_AGENT__"
 IOT_EDGE = ("IOTEDGE_WORKLOADURI", "EdgeHubConnectionString")  # set for modules, or by developers
@@ -209,7 +210,7 @@ class Stream(_Section):
         if self.source == "file" and not self.path:
             msg = f"stream {self.name} comes from a file and needs a path"
             raise ValueError(msg)
-        if self.topic and not _is_filter(self.topic):
+        if self.topic and not is_filter(self.topic):
             msg = f"{self.topic!r} is no topic filter: + and # stand alone in a level, # comes last"
             raise ValueError(msg)
         if self.key.startswith("{") and self.source not in ("mqtt", "input"):
@@ -218,18 +219,15 @@ class Stream(_Section):
         if self.format == "float32" and not (self.columns or self.fields):
             msg = f"stream {self.name} is raw float32 and needs columns, the names of its values"
             raise ValueError(msg)
+        if self.format == "sparkplug" and (self.source != "mqtt" or self.is_shared):
+            msg = f"stream {self.name} is Sparkplug and needs all of an MQTT topic, births included"
+            raise ValueError(msg)
         return self
 
     @property
     def is_shared(self) -> bool:
         """Whether other agents take a part of it: `$share/GROUP/FILTER`."""
         return self.topic.startswith("$share/")
-
-
-def _is_filter(topic: str) -> bool:
-    levels = topic.split("/")
-    ok = all(("+" not in x and "#" not in x) or x in ("+", "#") for x in levels)
-    return ok and "#" not in levels[:-1] and "\0" not in topic and len(topic.encode()) < 65536
 
 
 class FactoryModel(_Section):

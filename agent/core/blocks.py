@@ -4,7 +4,7 @@ A Block is many readings of one stream, in the order they arrived.  There is no 
 the hot path; a reading is a row.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -62,3 +62,21 @@ class Block:
     def readings(self) -> int:
         """How many readings came in, whether they became a row or not."""
         return len(self.keys) + sum(self.rejected.values())
+
+
+def joined(blocks: Sequence[Block]) -> Block:
+    """Blocks of one burst, at least one, as the block they are together."""
+    first, *others = blocks
+    if not others:
+        return first
+    rejected: dict[str, int] = {}
+    for block in blocks:
+        for reason, n in block.rejected.items():
+            rejected[reason] = rejected.get(reason, 0) + n
+    return Block(
+        np.concatenate([block.keys for block in blocks]),
+        np.concatenate([block.times for block in blocks]),
+        {name: np.concatenate([b.columns[name] for b in blocks]) for name in first.columns},
+        first.arrived,
+        rejected,
+    )

@@ -1,7 +1,8 @@
 """Payloads of one stream into Blocks: the mouth of the data river.
 
 A bad reading is counted under its reason and costs no other.  Reasons: `malformed`, `size`,
-`duplicate_key`, `type`, `not_finite`, `time`, `key`, `keys`.
+`duplicate_key`, `type`, `not_finite`, `time`, `key`, `keys`; of Sparkplug also `birth`,
+`historical`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,8 +18,9 @@ from agent.core.formats.instants import absurd, seconds_of
 from agent.core.formats.json_documents import JsonReader
 from agent.core.formats.keying import KEY_CHARS_MAX, NO_KEY, NO_ROOM, Numbering, TopicKey
 from agent.core.formats.packed import PackedReader
-from agent.core.formats.plan import Found, Plan, RawKey, Reader, Tally, plan_of
+from agent.core.formats.plan import Found, Plan, RawKey, Reader, Tally, TopicReader, plan_of
 from agent.core.formats.records import told
+from agent.core.formats.sparkplug_births import Census
 from agent.core.streams import StreamSpec
 
 
@@ -28,6 +30,7 @@ class Decoder:
     keys         the stream's sensors; their numbers are in the Blocks
     last_reject  reason -> a sentence about the latest reading rejected for it
     header       csv: what the columns are called, once known; may be set again after a restart
+    census       sparkplug: who was born; its births may be recalled after a restart.  Else None
     """
 
     def __init__(self, spec: StreamSpec, wanted: Sequence[str]) -> None:
@@ -39,6 +42,7 @@ class Decoder:
         self._by_topic = TopicKey.is_template(spec.key)
         template = TopicKey(spec.key) if self._by_topic else None
         self._numbering = Numbering(self.keys, spec.keys_max, template)
+        self.census = Census(spec.keys_max) if spec.format == "sparkplug" else None
         self._plan, self._reader = self._prepare(())
 
     @property
@@ -50,6 +54,10 @@ class Decoder:
     def header(self, header: tuple[str, ...]) -> None:
         if isinstance(self._reader, CsvReader) and not self._spec.columns:
             self._reader.header = header
+
+    def peek(self, pick: float) -> Mapping[str, float | str] | None:
+        """One of the readings decoded last, whole, where a payload alone does not say it."""
+        return self._reader.peek(pick) if isinstance(self._reader, TopicReader) else None
 
     def want(self, names: Sequence[str]) -> None:
         """Further names are wanted, from the next block on.
@@ -98,7 +106,10 @@ class Decoder:
             payloads_kept: Sequence[bytes] = [payloads[i] for i in origin]
         else:
             payloads_kept = payloads
-        found = self._reader.read(payloads_kept, origin, tally)
+        if isinstance(self._reader, TopicReader):
+            found = self._reader.read_with(topics, payloads_kept, origin, tally)
+        else:
+            found = self._reader.read(payloads_kept, origin, tally)
         times, good = self._timed(found, now, tally)
         keys, good = self._keyed(found, topics, good, tally)
         columns: Mapping[str, NDArray[np.float64]] = {
@@ -122,7 +133,8 @@ class Decoder:
         if not bad.any():
             return times, None
         stamp = found.times[int(np.flatnonzero(bad)[-1])]
-        why = f"{self._spec.time} is {_told_time(stamp)}: no time, before 1980, or too far ahead"
+        what = self._spec.time or "the timestamp"
+        why = f"{what} is {_told_time(stamp)}: no time, before 1980, or too far ahead"
         tally.reject("time", why, int(bad.sum()))
         return times, ~bad
 
@@ -136,7 +148,7 @@ class Decoder:
         """Key numbers, and which readings are good after all; a bad one never makes a new key."""
         count = len(found.origin)
         keys = np.zeros(count, np.int32)
-        if not self._spec.key:
+        if not self._spec.key and self.census is None:
             keys[:] = self.keys.index("") if count else 0
             return keys, good
         raw: Sequence[bytes | RawKey]
@@ -158,7 +170,8 @@ class Decoder:
         lacking, full = keys == NO_KEY, keys == NO_ROOM
         if lacking.any():
             one = raw[int(np.flatnonzero(lacking)[-1])]
-            why = f"{self._spec.key} gives no key of 1 to {KEY_CHARS_MAX} characters: {told(one)}"
+            what = self._spec.key or "the topic"
+            why = f"{what} gives no key of 1 to {KEY_CHARS_MAX} characters: {told(one)}"
             tally.reject("key", why, int(lacking.sum()))
         if full.any():
             why = f"there are {self._spec.keys_max} sensors already (keys_max)"
@@ -166,26 +179,36 @@ class Decoder:
         kept = keys >= 0
         return keys, kept if good is None else kept & good
 
-    def _prepare(self, header: tuple[str, ...]) -> tuple[Plan, Reader]:
+    def _prepare(self, header: tuple[str, ...]) -> tuple[Plan, Reader | TopicReader]:
         spec = self._spec
         key = "" if self._by_topic else spec.key
         plan = plan_of(self._wanted, spec.fields, time=spec.time, key=key)
         columns = spec.columns or header
-        makers: Mapping[str, Callable[[], Reader]] = {
+        makers: Mapping[str, Callable[[], Reader | TopicReader]] = {
             "json": lambda: JsonReader(plan, lines=False),
             "ndjson": lambda: JsonReader(plan, lines=True),
             "csv": lambda: CsvReader(plan, columns, fixed=bool(spec.columns)),
             "float32": lambda: PackedReader(plan, spec.columns or tuple(spec.fields.values())),
             "cbor": lambda: cbor_reader(plan),
             "msgpack": lambda: msgpack_reader(plan),
+            "sparkplug": lambda: _sparkplug(plan, self.census),
         }
-        if spec.format == "sparkplug":
-            raise RefusedError("sparkplug is not supported yet")
         if spec.format not in makers:
             raise RefusedError(f"stream {spec.name}: there is no format {spec.format!r}")
         if spec.format == "float32" and not (spec.columns or spec.fields):
             raise RefusedError(f"stream {spec.name} is raw float32 and needs columns")
+        if spec.format == "sparkplug" and (spec.time or key):
+            why = "its times are in its payloads and its sensors in its topics"
+            raise RefusedError(f"stream {spec.name} is Sparkplug: {why}; no field can be either")
         return plan, makers[spec.format]()
+
+
+def _sparkplug(plan: Plan, census: Census | None) -> TopicReader:
+    # protobuf takes 30 ms to import: only where it is spoken
+    from agent.core.formats.sparkplug import SparkplugReader  # noqa: PLC0415
+
+    assert census is not None
+    return SparkplugReader(plan, census)
 
 
 def _told_time(stamp: object) -> str:

@@ -137,6 +137,7 @@ class StreamHealth:
     paused: bool = False
     trouble: str = ""
     last_reject: Mapping[str, str] = field(default_factory=dict)  # reason -> of the latest, why
+    seq_gaps: int = 0  # how often the numbers of its messages did not go on
 
     def document(self) -> dict[str, Any]:
         """As a member of `streams` in the reported document."""
@@ -144,6 +145,7 @@ class StreamHealth:
             "in": self.readings,
             "rejected": dict(self.rejected),
             "last_reject": dict(self.last_reject),
+            "seq_gaps": self.seq_gaps,
             "last_reading": self.last_reading,
             "paused": self.paused,
             "trouble": self.trouble,

@@ -10,8 +10,9 @@ class StreamSpec:
 
     format   json | ndjson | csv | float32 | cbor | msgpack | sparkplug
     key      `{3}`: level 3 of the topic counted from 0, may be composed (`{1}-{3}`); else the path
-             of a field; empty: one sensor, whose key is the empty string
-    time     path of the event time; empty: the time of arrival
+             of a field; empty: one sensor, whose key is the empty string, but of Sparkplug
+             GROUP/NODE or GROUP/NODE/DEVICE, of the topic
+    time     path of the event time; empty: the time of arrival, but of Sparkplug the payload's own
     fields   our name -> path in the payload, `vib.rms` for a nested member (`\.` is a plain dot);
              a name that is not in here is its own path
     columns  what the columns are called, for float32 and for csv without a header

@@ -80,14 +80,19 @@ class Seen:
 class Survey:
     """Watches one stream.  Not for several threads at once.
 
-    `header` tells what CSV columns are called, where the header line came before this began.
+    `header` tells what CSV columns are called, where the header line came before this began; `peek`
+    gives a reading of those just decoded, where the payload alone does not say it (Sparkplug).
     """
 
     def __init__(
-        self, spec: StreamSpec, header: Callable[[], tuple[str, ...]] = lambda: ()
+        self,
+        spec: StreamSpec,
+        header: Callable[[], tuple[str, ...]] = lambda: (),
+        peek: Callable[[float], Reading | None] = lambda _: None,
     ) -> None:
         self._spec = spec
         self._header = header
+        self._peek = peek
         self._peeker = Peeker(spec)
         self._readings = 0
         self._turn = 0
@@ -139,7 +144,10 @@ class Survey:
         for _ in range(max(1, eager)):
             self._turn += 1
             pick = self._turn * _GOLDEN % 1.0
-            reading = self._peeker.peek(payloads[int(pick * len(payloads))], pick)
+            if self._spec.format == "sparkplug":
+                reading = self._peek(pick)
+            else:
+                reading = self._peeker.peek(payloads[int(pick * len(payloads))], pick)
             if reading is None or not self._sample.add(reading):
                 continue
             span = now - self._began

@@ -3,6 +3,13 @@
 from dataclasses import dataclass
 
 
+def is_filter(topic: str) -> bool:
+    """Whether one can subscribe to it."""
+    levels = topic.split("/")
+    ok = all(("+" not in x and "#" not in x) or x in ("+", "#") for x in levels)
+    return ok and "#" not in levels[:-1] and "\0" not in topic and len(topic.encode()) < 65536
+
+
 @dataclass(frozen=True, slots=True)
 class Topics:
     """Every topic of one device.  Made of configuration and checked ids only, never of payloads."""

@@ -3,14 +3,17 @@
 Runs on the lane's thread.  Counts what came in before any model saw it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
+from agent.core.blocks import Block, joined
 from agent.core.decoding import Decoder
 from agent.core.health import StreamHealth
 from agent.core.streams import StreamSpec
 from agent.core.survey import Survey
 from agent.ports import Burst, Source
-from agent.runtime.holds import Hold, Holds
+from agent.runtime.holds import Holds
 from agent.runtime.scoring import Scoring
 
 
@@ -34,32 +37,44 @@ class Intake:
 
     def __post_init__(self) -> None:
         """What the stream carries is watched from the first reading on."""
-        self.survey = Survey(self.spec, lambda: self.decoder.header)
+        self.survey = Survey(self.spec, lambda: self.decoder.header, self.decoder.peek)
 
     def take(self, source: Source, burst: Burst, now: float, wall: float) -> None:
-        """Decode a burst and give every scoring its block."""
+        """Decode a burst and give every scoring its block; or the rest of it, to one that was
+        ahead of others before a restart.
+        """
         hold = self.holds.open(source, burst)
-        block = self.decoder.decode(
-            burst.payloads, burst.topics, burst.arrived, wall, oversize=burst.oversize
-        )
+        had = {name: scoring.shares.had(burst) for name, scoring in self.scorings.items()}
+        cuts = sorted({0, *had.values()})
+        parts = self._decoded(burst, cuts, wall)
+        block = joined(parts)
         self.survey.saw(burst.payloads, block)
         self.readings += block.readings
         self.last_reading = wall
         for reason, n in block.rejected.items():
             self.rejected[reason] = self.rejected.get(reason, 0) + n
-        for scoring in self.scorings.values():
-            if had := scoring.shares.had(burst):  # before a restart, ahead of another model
-                self._push_rest(scoring, hold, had, now, wall)
-            else:
+        for name, scoring in self.scorings.items():
+            if not had[name]:
                 scoring.push(block, hold, now)
+                continue
+            ids = burst.ids[: had[name] * len(burst.ids) // len(burst.payloads)]
+            scoring.push(joined(parts[cuts.index(had[name]) :]), hold, now, ids)
         hold.parts -= 1
 
-    def _push_rest(self, scoring: Scoring, hold: Hold, had: int, now: float, wall: float) -> None:
-        burst = hold.burst
-        topics = burst.topics[had:] if burst.topics is not None else None
-        block = self.decoder.decode(burst.payloads[had:], topics, burst.arrived, wall)
-        ids = burst.ids[: had * len(burst.ids) // len(burst.payloads)]
-        scoring.push(block, hold, now, ids)
+    def _decoded(self, burst: Burst, cuts: Sequence[int], wall: float) -> list[Block]:
+        """The payloads from each cut to the next, each decoded once: it may matter to the next."""
+        if len(cuts) == 1:
+            cut = [(burst.payloads, burst.topics)]
+        else:
+            spans = [slice(*span) for span in pairwise([*cuts, len(burst.payloads)])]
+            topics = burst.topics
+            cut = [(burst.payloads[s], None if topics is None else topics[s]) for s in spans]
+        return [
+            self.decoder.decode(
+                payloads, topics, burst.arrived, wall, oversize=0 if i else burst.oversize
+            )
+            for i, (payloads, topics) in enumerate(cut)
+        ]
 
     @property
     def closed(self) -> bool:
@@ -75,4 +90,5 @@ class Intake:
             paused=self.paused,
             trouble=trouble,
             last_reject=dict(self.decoder.last_reject),
+            seq_gaps=self.decoder.census.gaps if self.decoder.census is not None else 0,
         )

@@ -20,6 +20,7 @@ from agent.core.features import Featurizer
 from agent.core.manifest import Features, Window
 from agent.core.streams import StreamSpec
 from agent.core.windows import Windower
+from tests.world.sparkplug import EdgeNode, Payload
 
 pytestmark = pytest.mark.bench
 
@@ -84,6 +85,29 @@ def test_decoding() -> None:
     ):
         dec = decoder()
         told(what, cost(lambda dec=dec, batch=batch: dec.decode(batch, TOPICS, 0.0, NOW)), base)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("changed", [8, 1])
+def test_decoding_sparkplug(changed: int) -> None:
+    rng = random.Random(1)
+    node = EdgeNode(**{f"p{i}": dict.fromkeys(NAMES, ("Float", 0.0)) for i in range(100)})
+    spec = StreamSpec(name="pump", format="sparkplug", fields={})
+    dec = Decoder(spec, NAMES)
+    births = list(node.births(int(NOW) * 1000))
+    dec.decode([raw for _, raw in births], [topic.encode() for topic, _ in births], 0.0, NOW)
+    data = [
+        node.data(
+            f"p{i % 100}",
+            int(NOW) * 1000 + i,
+            **{name: rng.uniform(0, 100) for name in rng.sample(NAMES, changed)},
+        )
+        for i in range(BATCH)
+    ]
+    plain, topics = [raw for _, raw in data], [topic.encode() for topic, _ in data]
+    base = cost(lambda: [Payload.FromString(p) for p in plain])
+    print(f"\nSparkplug B, {changed} of 8 metrics in a payload of {len(plain[0])} bytes")
+    told("protobuf, one by one, messages only", base)
+    told("Decoder: to a Block", cost(lambda: dec.decode(plain, topics, 0.0, NOW)), base)
 
 
 @pytest.mark.parametrize("sensors", [1, 100])

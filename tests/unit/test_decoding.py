@@ -281,7 +281,7 @@ def test_topics_stay_with_their_payloads_when_others_are_dropped():
 
 
 def test_a_spec_that_cannot_be_followed_is_refused():
-    for wrong in ({"format": "sparkplug"}, {"format": "xml"}, {"format": "float32", "fields": {}}):
+    for wrong in ({"format": "xml"}, {"format": "float32", "fields": {}}):
         with pytest.raises(RefusedError):
             decoder(**wrong)
     with pytest.raises(RefusedError, match="read as a value and"):

@@ -92,6 +92,12 @@ def _streams(report: HealthReport) -> Iterator[Metric]:
         [((name, why), n) for name, s in streams for why, n in s.rejected.items()],
         ("stream", "reason"),
     )
+    yield _counter(
+        "stream_seq_gaps",
+        "How often the numbers of its messages did not go on (Sparkplug).",
+        [((name,), s.seq_gaps) for name, s in streams],
+        label,
+    )
     yield _gauge(
         "stream_last_reading_timestamp_seconds",
         "When the last reading came.",

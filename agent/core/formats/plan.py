@@ -1,6 +1,7 @@
 """What a format reader is asked for, and what it answers.  No format is known here."""
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -87,3 +88,27 @@ class Reader(Protocol):
     def read(self, payloads: Sequence[bytes], origin: Sequence[int], tally: Tally) -> Found:
         """All readings in `payloads`, whose numbers are `origin`; what is bad goes to `tally`."""
         ...
+
+
+class TopicReader(ABC):
+    """A format whose payloads mean nothing without their topics, nor without those before them.
+
+    Its `Found` has keys, of the topics.
+    """
+
+    @abstractmethod
+    def read_with(
+        self,
+        topics: Sequence[bytes] | None,
+        payloads: Sequence[bytes],
+        origin: Sequence[int],
+        tally: Tally,
+    ) -> Found:
+        """As `Reader.read`; `origin` are the places of the payloads' topics in `topics`."""
+
+    @abstractmethod
+    def peek(self, pick: float) -> Mapping[str, float | str] | None:
+        """All that is known of one of the sensors that were read last: the one at `pick`, 0 to 1.
+
+        NaN for nothing, words for what is no number.  None if nothing was read.
+        """
