@@ -15,6 +15,7 @@ import structlog
 from agent.app.body import Body
 from agent.config import Config
 from agent.core.errors import RefusedError, UnavailableError, UnfitError
+from agent.runtime.watchdog import end_with_any_thread
 
 logger = structlog.get_logger(__name__)
 
@@ -60,6 +61,7 @@ async def _quiet(body: Body) -> None:
 def main(config: Config) -> int:
     """Run until SIGTERM or SIGINT; the exit status of the process."""
     try:
+        end_with_any_thread()
         return asyncio.run(_until_told(config))
     except (RefusedError, UnavailableError, UnfitError) as error:
         logger.error("cannot start", why=str(error))  # noqa: TRY400  # the sentence says all

@@ -1,7 +1,8 @@
 """Ends the process when it is no longer live, so that whatever runs it starts it anew.
 
 IoT Edge looks at no container health check: a module that hangs stays, unless it exits.  A thread
-of its own, because what it guards against is that nothing else moves.
+of its own, because what it guards against is that nothing else moves.  And a thread that has died
+is missed by nobody, so its death is that of the process.
 """
 
 import asyncio
@@ -19,6 +20,19 @@ logger = structlog.get_logger(__name__)
 
 def _exit() -> None:
     os._exit(EXIT_STATUS)  # an orderly end would wait for what hangs; the journal makes this safe
+
+
+def end_with_any_thread() -> None:
+    """From now on an exception that nobody in a thread has caught ends the process."""
+
+    def ended(what: threading.ExceptHookArgs) -> None:
+        name = what.thread.name if what.thread is not None else "?"
+        logger.critical(
+            "a thread has died; ending, to be started anew", thread=name, exc_info=what[:3]
+        )
+        _exit()
+
+    threading.excepthook = ended
 
 
 class Watchdog:

@@ -147,8 +147,6 @@ class WebFaces:
         try:
             with asyncio.Runner(loop_factory=lambda: loop) as runner:
                 runner.run(self._serve(server, listener))
-        except Exception:
-            log.exception("web_failed")
         finally:
             listener.close()
 
