@@ -105,6 +105,19 @@ class States:
         other._changed = np.zeros(0, np.bool)  # noqa: SLF001  # same class
         return other
 
+    def renumbered(self, numbers: NDArray[np.int32]) -> "States":
+        """The same states, where sensor n has the number `numbers`[n] by now; without those that
+        have none (-1).
+        """
+        other = self.blank()
+        here = numbers >= 0
+        other._grow(numbers[here])  # noqa: SLF001  # same class
+        for name, state in self._states.items():
+            known = here[: len(state.values)]
+            values = other._states[name].values  # noqa: SLF001  # same class
+            values[numbers[: len(known)][known]] = state.values[: len(known)][known]
+        return other
+
     def follow(self, other: "States", keys: NDArray[np.int32]) -> None:
         """Take the states of `keys` from `other`, which must be like these."""
         self._grow(keys)

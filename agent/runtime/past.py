@@ -1,14 +1,21 @@
 """What a version on trial has scored so far, so that it can be taken back.
 
 From the moment it answers for anybody, its batches are kept in the ring, and where they begin is
-kept in the journal.  Once it has passed they are of no interest, until it is doubted again.
+kept in the journal, with the states of the sensors at that moment.  Once it has passed they are of
+no interest, until it is doubted again.
 """
 
 import asyncio
+import base64
 import json
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
+import structlog
+
+from agent.core.errors import RefusedError
 from agent.core.names import ModelRef
+from agent.core.states import States
 from agent.ports import Clock, Journal, Ring
 from agent.runtime.beside import Keep
 from agent.runtime.rescoring import rescore
@@ -17,13 +24,35 @@ from agent.runtime.seats import Seat
 
 LOOK_S = 0.05
 EVERYTHING = 2**62  # no row has so high a number
+STATES_BYTES_MAX = 4 * 2**20  # of more than that the past begins with none
+
+logger = structlog.get_logger(__name__)
 
 
 class _Began(NamedTuple):
-    """An instant: the next row's number, and how many rows of versions on trial there had been."""
+    """An instant: the next row's number, how many rows of versions on trial there had been, and
+    what was carried of which sensors.
+    """
 
     seq: int
     tried: int
+    names: list[str]
+    states: bytes = b""
+
+    def document(self, ref: ModelRef) -> dict[str, Any]:
+        """As it is kept; of `ref`, which is on trial from then on."""
+        carried = {"keys": self.names, "states": base64.b64encode(self.states).decode()}
+        there = {"digest": ref.digest, "seq": self.seq, "tried": self.tried}
+        return there | (carried if self.states else {})
+
+    @classmethod
+    def read(cls, told: dict[str, Any]) -> "_Began":
+        """The inverse."""
+        states = base64.b64decode(told.get("states", ""))
+        return cls(int(told["seq"]), int(told.get("tried", 0)), told.get("keys", []), states)
+
+
+_Instant = tuple[_Began, States | None]
 
 
 class Past:
@@ -35,6 +64,7 @@ class Past:
         self._ring = ring
         self._journal = journal
         self._clock = clock
+        self.states_bytes_max = STATES_BYTES_MAX
         self._document = f"trial:{room.scoring.model}"
         ring.begin(room.scoring.stream, room.scoring.model, room.scoring.account.next_seq)
 
@@ -43,32 +73,32 @@ class Past:
         scoring = self._room.scoring
         is_new = await self._began(seat.ref) is None
 
-        def keep() -> _Began:
+        def keep() -> _Instant:
             beside, active = scoring.beside, scoring.slot.seat
             if beside.keep is None or beside.keep.trial is not seat:
                 beside.keep = Keep(
                     seat, lambda scored: self._ring.append(scoring.stream, scoring.model, scored)
                 )
-                if active is not None and active is not seat and active.states is not None:
-                    active.states_then = active.states.copy()
-            return self._here()
+            return self._here(active if is_new and active is not seat else None)
 
-        here = await self._room.on_lane(keep)
+        here, states = await self._room.on_lane(keep)
         if is_new:
-            await self._note(seat.ref, here)
+            await self._note(seat.ref, here, states)
             self._ring.forget(scoring.stream, scoring.model, here.seq)
 
     async def stands(self, seat: Seat, *, forget: bool = False) -> None:
-        """What `seat` has said so far stands; `forget` that it could be taken back at all."""
+        """What `seat` has said so far stands, and with it what it carries; `forget` that it could
+        be taken back at all.
+        """
         scoring = self._room.scoring
 
-        def now() -> _Began:
+        def now() -> _Instant:
             if forget:
                 scoring.beside.keep = None
-            return self._here()
+            return self._here(None if forget else seat)
 
-        here = await self._room.on_lane(now)
-        await self._note(seat.ref, here)
+        here, states = await self._room.on_lane(now)
+        await self._note(seat.ref, here, states)
         self._ring.forget(scoring.stream, scoring.model, here.seq)
 
     async def score_again(self, bad: ModelRef, good: Seat | None) -> dict[str, int] | None:
@@ -87,7 +117,13 @@ class Past:
         if began is None or good is None:
             return None
         result = await rescore(
-            self._room, self._ring, self._clock, release=bad.release, since=began.seq, good=good
+            self._room,
+            self._ring,
+            self._clock,
+            release=bad.release,
+            since=began.seq,
+            good=good,
+            states=await self._room.on_lane(lambda: self._as_then(good, began)),
         )
         return result.document(ended.tried - began.tried)
 
@@ -100,20 +136,42 @@ class Past:
 
     def _stop(self) -> _Began:
         self._room.scoring.beside.keep = None
-        return self._here()
+        return self._here(None)[0]
 
-    def _here(self) -> _Began:
-        account = self._room.scoring.account
-        return _Began(account.next_seq, account.tried)
+    def _here(self, carries: Seat | None) -> _Instant:
+        """This instant, and a copy of the states that `carries` has."""
+        account, keys = self._room.scoring.account, self._room.scoring.keys
+        states = None if carries is None or carries.states is None else carries.states.copy()
+        names = [] if states is None else list(keys.names)
+        return _Began(account.next_seq, account.tried, names), states
+
+    def _as_then(self, good: Seat, began: _Began) -> States | None:
+        """What `good` begins the past with: never the states of the live readings."""
+        if good.states is None:
+            return None
+        then = good.states.blank()
+        if not began.states:
+            return then
+        try:
+            then.restore(began.states)
+        except RefusedError as error:  # they are another version's, which it cannot read
+            logger.warning("the past is scored from blank states", why=str(error))
+            return good.states.blank()
+        keys = self._room.scoring.keys
+        return then.renumbered(np.array([keys.index(name) for name in began.names], np.int32))
 
     async def _began(self, ref: ModelRef) -> _Began | None:
         raw = await asyncio.to_thread(self._journal.load_document, self._document)
         told = json.loads(raw) if raw else {}
-        if told.get("digest") != ref.digest:
-            return None
-        return _Began(int(told["seq"]), int(told.get("tried", 0)))
+        return _Began.read(told) if told.get("digest") == ref.digest else None
 
-    async def _note(self, ref: ModelRef, began: _Began) -> None:
-        told = {"digest": ref.digest, "seq": began.seq, "tried": began.tried}
-        raw = json.dumps(told).encode()
-        await asyncio.to_thread(self._journal.save_document, self._document, raw)
+    async def _note(self, ref: ModelRef, began: _Began, states: States | None) -> None:
+        def save() -> None:
+            carried = b"" if states is None else states.snapshot()
+            if len(carried) > self.states_bytes_max:
+                logger.warning("states too large to be kept for the past", bytes=len(carried))
+                carried = b""
+            body = began._replace(states=carried).document(ref)
+            self._journal.save_document(self._document, json.dumps(body).encode())
+
+        await asyncio.to_thread(save)

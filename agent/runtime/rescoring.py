@@ -35,17 +35,19 @@ class Rescored:
 
 
 async def rescore(
-    room: Room, ring: Ring, clock: Clock, *, release: int, since: int, good: Seat
+    room: Room,
+    ring: Ring,
+    clock: Clock,
+    *,
+    release: int,
+    since: int,
+    good: Seat,
+    states: States | None,
 ) -> Rescored:
-    """Have `good` score again what `release` has scored from row `since` on.
-
-    A version that carries state begins with what the state of each sensor was when the bad one
-    took over (`Seat.states_then`).
+    """Have `good` score again what `release` has scored from row `since` on, beginning with
+    `states`, which are changed.
     """
     scoring, result = room.scoring, Rescored()
-    states = good.states_then.copy() if good.states_then is not None else None
-    if states is None and good.states is not None:
-        states = good.states.blank()  # never those of the live readings
     kept = ring.read(scoring.stream, scoring.model, since)
     while (scored := await asyncio.to_thread(next, kept, None)) is not None:
         if scored.release != release:

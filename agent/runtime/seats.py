@@ -32,7 +32,6 @@ class Seat:
     windower: Windower
     assembler: Assembler
     states: States | None
-    states_then: States | None = None  # as they were when another version took over on probation
     evidence: Evidence = field(default_factory=Evidence)
     leases: int = 0
     jobs_out: int = 0

@@ -209,8 +209,8 @@ def test_a_version_with_state_scores_the_past_from_where_the_bad_one_took_over(t
     live(main, plant)
 
 
-def test_after_a_restart_the_past_is_scored_from_blank_states_and_never_the_live_ones(tmp_path):
-    """[rollout-6.2] What the states were when the bad version took over went with the process."""
+def test_after_a_death_too_the_past_is_scored_from_where_the_bad_version_took_over(tmp_path):
+    """[rollout-6.2] And never from the live states."""
     plant = Plant(tmp_path)
     for release in (1, 2):
         plant.publish(release, more=STATE)
@@ -223,11 +223,74 @@ def test_after_a_restart_the_past_is_scored_from_blank_states_and_never_the_live
         feed(plant, 30)
         await rolled_back(plant)
         sent = Sent(plant)
-        assert [sent.superseded[seq] for seq in sent.by(2)[::2]] == [10, 30, 60]
+        assert [sent.superseded[seq] for seq in sent.by(2)[::2]] == [16, 36, 66]
         feed(plant, 100)
         assert Sent(plant).all[-1]["score"] == [166, 166]
 
     live(before, plant, after)
+
+
+def test_what_goes_wrong_after_its_probation_is_taken_back_from_where_it_stood(tmp_path):
+    """[rollout-6.2] The version before it is loaded anew, and has no states of its own."""
+    plant = Plant(tmp_path)
+    for release in (1, 2):
+        plant.publish(release, more=STATE)
+    stateful(plant)
+
+    async def main(plant):
+        await tried(plant, values=range(10, 16), probation={"windows": 6})
+        await settled(plant)
+        stood = json.loads(plant.journal.documents["trial:m"])["seq"]
+        feed(plant, 50, 51)
+        await rolled_back(plant)
+        sent = Sent(plant)
+        later = [seq for seq in sent.by(2) if seq >= stood]
+        values = {seq: score for body in sent.all for seq, score in said_in(body)}
+        assert [sent.superseded[seq] for seq in later] == [values[seq] - 1000 for seq in later]
+        assert len(later) >= 4
+
+    live(main, plant)
+
+
+def said_in(body):
+    """Each number and its score."""
+    return enumerate(body["score"], body["seq"])
+
+
+def test_states_of_another_shape_are_not_taken_up(tmp_path):
+    """[rollout-6.2] The past is scored from blank ones, for those that there were say nothing."""
+    plant = Plant(tmp_path)
+    plant.publish(1, more=STATE)
+    plant.publish(2)
+    adding_up = stateful(plant)
+    plant.engine.dress = lambda session: session.ref.release == 1 and adding_up(session)
+
+    async def main(plant):
+        await tried(plant, values=[10, 20])
+        told = json.loads(plant.journal.documents["trial:m"])
+        plant.journal.documents["trial:m"] = json.dumps(told | {"states": "AAAA"}).encode()
+        await rolled_back(plant)
+        sent = Sent(plant)
+        assert [sent.superseded[seq] for seq in sent.by(2)[::2]] == [10, 30]
+
+    live(main, plant)
+
+
+def test_states_that_are_too_large_are_not_kept(tmp_path):
+    """[rollout-6.2]"""
+    plant = Plant(tmp_path)
+    for release in (1, 2):
+        plant.publish(release, more=STATE)
+    stateful(plant)
+
+    async def main(plant):
+        await plant.desire(m=1)
+        feed(plant, 1, 2)
+        plant.models.rows["m"].works.past.states_bytes_max = 10
+        await plant.desire(m={"release": 2, "rollout": {"probation": {"windows": ENDLESS}}})
+        assert "states" not in json.loads(plant.journal.documents["trial:m"])
+
+    live(main, plant)
 
 
 def test_each_row_of_a_batch_that_names_a_sensor_twice_is_superseded_by_its_own(tmp_path):

@@ -98,6 +98,15 @@ def test_states_survive_a_restart_and_know_those_of_another_shape():
             other.restore(raw)
 
 
+def test_states_follow_their_sensors_to_other_numbers():
+    carried = states((None, 2))
+    carried.scatter(keys(0, 1, 2), {"h2": np.array([[1, 1], [2, 2], [3, 3]], np.float32)})
+    there = carried.renumbered(keys(4, -1, 0, 9)).gather(keys(0, 4, 9, 1))["h"]
+    assert there.tolist() == [[3, 3], [1, 1], [0, 0], [0, 0]]
+    assert carried.renumbered(keys()).gather(keys(0))["h"].tolist() == [[0, 0]]
+    assert states((None, 2)).renumbered(keys(3)).gather(keys(3))["h"].tolist() == [[0, 0]]
+
+
 @given(st.lists(st.integers(0, 4), max_size=30))
 def test_waves_hold_no_key_twice_keep_each_keys_order_and_cover_all(numbers):
     parts = waves(keys(*numbers))
