@@ -1,4 +1,5 @@
-"""The signals that stay armed after probation: what serves is doubted for as long as it serves.
+"""The signals that stay armed after probation: what serves is doubted for as long as it serves,
+be there another version on trial or not.
 
 What no healthy version does (a bad score, a hang, a leak) condemns it at once.  What a busy machine
 or a changing world does to any version (latency, scores that move) makes it suspect, and then the
@@ -34,6 +35,8 @@ PERIOD_S = 300.0  # what was good for so long is not doubted for what comes late
 PERIOD_S_FIRST = 10.0  # who is new is looked at more often: each period is twice the one before
 BASELINE_WINDOWS = 200  # fewer do not say what is usual, unless a whole period has no more
 SCORES_MAX = 1024  # of a period, for its distribution
+CALM = {Phase.STEADY, Phase.FETCHING, Phase.VERIFYING}  # nothing else scores beside it
+GUARDED = CALM | {Phase.PREFLIGHT, Phase.SHADOW, Phase.CANARY}
 OPINION_WINDOWS = 256
 OPINION_S_MAX = 60.0
 
@@ -79,7 +82,7 @@ class Guard:
 
     async def _once(self) -> None:
         seat = self._works.room.scoring.slot.seat
-        if seat is None or self._rollout().phase is not Phase.STEADY:
+        if seat is None or seat.closed or self._rollout().phase not in GUARDED:
             self._seat, self._braced, self._look_s = None, False, LOOK_S
             return
         if seat is not self._seat:
@@ -148,6 +151,8 @@ class Guard:
         if verdict.word == "FAIL":
             await self._condemn(seat, verdict.why)
             return
+        if not self._is_calm:
+            return
         doubt = judge.doubt(seen, bars)
         over = seen.seconds >= self._period_s
         if over and not doubt and self._scores is not None and seen.scores is not None:
@@ -187,14 +192,26 @@ class Guard:
         else:
             logger.info("a second opinion", model=str(seat.ref), of=str(other.ref), why=doubt)
             why = await self._opinion(seat, other)
-            await self._works.room.on_lane(self._works.room.scoring.beside.end_shadow)
+            await self._works.room.on_lane(lambda: self._end_shadow(other))
             if why:
                 await self._condemn(seat, why)
                 return
             await self._works.room.keep(loaded(self._rollout()))
+            if not self._is_calm:  # it was not heard out
+                await self._renew(seat)
+                return
         self._p99_ms, self._scores = math.nan, None  # it is as it is: the world has changed
         self._period_s = PERIOD_S
         await self._renew(seat)
+
+    def _end_shadow(self, other: Seat) -> None:
+        beside = self._works.room.scoring.beside
+        if beside.shadow is not None and beside.shadow.seat is other:  # and no candidate
+            beside.end_shadow()
+
+    @property
+    def _is_calm(self) -> bool:
+        return self._rollout().phase in CALM
 
     async def _other(self, seat: Seat, *, background: bool = True) -> Seat | None:
         previous: ModelRef | None = self._rollout().previous
@@ -215,8 +232,9 @@ class Guard:
             seat.evidence.hold_against(golden.rtol, golden.atol)
             works.room.scoring.beside.begin_shadow(other, seat, works.trials.share)
 
-        await works.room.on_lane(begin)
-        while self._rollout().phase is Phase.STEADY:
+        if self._is_calm:
+            await works.room.on_lane(begin)
+        while self._is_calm:
             await asyncio.sleep(LOOK_S)
             seen = await self._works.trials.seen(seat, self._began)
             over = seen.seconds >= OPINION_S_MAX

@@ -38,6 +38,7 @@ def portrait(model: Model, seen: Moment, refusal: str, receipt: Mapping[str, Any
         why=works.room.doing(rollout.candidate)
         or model.driver.weather
         or rollout.reason
+        or _waits(rollout)
         or refusal
         or model.trouble
         or broken
@@ -76,6 +77,17 @@ def _version(model: Model, ref: ModelRef | None) -> Version | None:
         wanted=seat.session.wanted if seat is not None else "",
         fallback=seat.session.fallback if seat is not None else "",
         placement=seat.session.placement if seat is not None else Placement(),
+    )
+
+
+def _waits(rollout: Rollout) -> str:
+    """A wish that may have to wait for long, where hardly anything comes, is not kept secret."""
+    if rollout.waiting is None or rollout.phase is not Phase.PROBATION:
+        return ""
+    wished = rollout.waiting.ref or "that it is retired"
+    return (
+        f"{wished} is wished for by now and waits until {rollout.candidate} has ended its"
+        " probation; `rollback` ends that now"
     )
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from agent.core.rollout import Phase
 from agent.runtime import guard
 from tests.unit.test_trials import SENSORS, feed, flow, negated
 from tests.world.hours import quiet
@@ -76,6 +77,56 @@ def test_a_bad_score_sends_the_stream_back(plant):
         await stream(plant, 2)
         assert "failed while serving: " in await went_back(plant)
         assert "bad scores (at most 0): the score is not a finite number" in plant.rollout().reason
+
+    live(main, plant)
+
+
+@pytest.mark.parametrize("phase", ["shadow", "canary"])
+def test_what_serves_is_guarded_while_another_version_is_on_trial(plant, phase):
+    """[rollout-7.4]"""
+    endless = {"windows": 10**6} | ({"max": 600.0} if phase == "shadow" else {"share": 0.5})
+
+    async def main(plant):
+        await serving(plant)
+        plant.publish(3)
+        await plant.desire(m={"release": 3, "rollout": {phase: endless}}, seconds=2)
+        await stream(plant, 2)
+        assert plant.rollout().phase is Phase(phase)
+        plant.engine.session(2)._run = lambda inputs: [inputs[0][:, :1] * NAN]
+        for _ in range(200):
+            waved(plant, 1)
+            await quiet(0.1)
+            if plant.rollout().active.release == 1:
+                break
+        await stream(plant, 2)
+        now = plant.rollout()
+        assert now.active.release == 1
+        assert now.candidate.release == 3, "it is tried once more"
+        whys = {receipt["why"] for receipt in plant.receipts}
+        assert any("m:2 failed while serving: " in why for why in whys)
+        assert plant.models.rows["m"].scoring.account.counts().rejected.keys() <= {"run"}
+
+    live(main, plant)
+
+
+def test_a_second_opinion_ends_where_another_version_goes_on_trial(plant):
+    """[rollout-7.4] It is the candidate that scores beside the active version then."""
+
+    async def main(plant):
+        await serving(plant, **BARS)
+        slow(plant, 2, 50.0)
+        beside = plant.models.rows["m"].scoring.beside
+        for _ in range(200):
+            await stream(plant, 0.2)
+            if beside.shadow is not None:
+                break
+        assert beside.shadow.seat.ref.release == 1
+        plant.publish(3)
+        await plant.desire(m={"release": 3, "rollout": {"shadow": {"windows": 10**6}}}, seconds=2)
+        await stream(plant, 3)
+        assert plant.rollout().phase is Phase.SHADOW
+        assert beside.shadow.seat.ref.release == 3
+        assert plant.engine.open() == [2, 3]
 
     live(main, plant)
 

@@ -206,7 +206,8 @@ def test_wishing_for_what_is_being_rolled_back_is_answered_with_its_quarantine()
     assert begin is None
     end, _ = drive(now, Begin(Phase.ROLLING_BACK, V2))
     assert (end.phase, end.active) == (Phase.STEADY, V1)
-    assert "quarantined" in end.reason
+    assert end.reason == f"{V2} failed probation: nan; it is quarantined; `retry` forgives it"
+    assert step(end, Desired(V2)) == (end, None)
 
 
 def test_the_first_model_ever_may_fail_and_leave_nothing_active():
@@ -298,6 +299,46 @@ def test_condemning_the_candidate_fails_its_phase(phase):
     end, _ = drive(*step(at(phase), Condemned(V2, "worker died 3 times")))
     assert (end.phase, end.active) == (Phase.STEADY, V1)
     assert V2.digest in end.quarantined
+
+
+@pytest.mark.parametrize("phase", sorted(ABANDONABLE))
+def test_an_active_version_that_fails_while_another_is_tried_goes_first(
+    phase,
+):
+    """[rollout-7.4]"""
+    now, begin = step(at(phase), Condemned(V1, "failed while serving: nan"))
+    assert begin == Begin(Phase.ROLLING_BACK, V1)
+    assert V2 not in loaded(now)
+    assert "nan" in now.reason
+    assert recover(now)[1] == begin
+    now, begin = step(now, Passed(Phase.ROLLING_BACK, V1))
+    assert (now.active, now.known_good, now.previous) == (V0, V0, None)
+    assert begin == Begin(Phase.FETCHING, V2)
+    end, _ = drive(now, begin)
+    assert (end.active, end.known_good, end.previous) == (V2, V2, V0)
+    assert end.quarantined == (V1.digest,)
+
+
+def test_an_active_version_that_fails_beside_a_canary_waits_for_its_rows_to_be_taken_back():
+    """[rollout-7.4]"""
+    now, begin = step(at(Phase.CANARY), Condemned(V1, "failed while serving: nan"))
+    assert begin == Begin(Phase.ROLLING_BACK, V2)
+    assert "nan" in now.reason
+    assert recover(now)[1] == begin
+    now, begin = step(now, Passed(Phase.ROLLING_BACK, V2))
+    assert begin == Begin(Phase.ROLLING_BACK, V1)
+    assert now.reason == f"{V1} failed while serving: nan"
+    now, begin = step(now, Passed(Phase.ROLLING_BACK, V1))
+    assert (now.active, begin) == (V0, Begin(Phase.FETCHING, V2))
+    assert drive(now, begin)[0].quarantined == (V1.digest,)
+
+
+@pytest.mark.parametrize("phase", sorted({*HEARD, *ABANDONABLE}))
+def test_while_another_is_tried_the_last_version_there_is_is_not_condemned(phase):
+    """[rollout-3.3]"""
+    last = replace(at(phase), previous=None)
+    if last.active == V1:
+        assert step(last, Condemned(V1, "worker died")) == (last, None)
 
 
 def test_condemning_the_last_version_there_is_changes_nothing():
