@@ -101,6 +101,9 @@ class Guard:
         self._p99_ms, self._scores = math.nan, None
         self._period_s = PERIOD_S_FIRST
         self._rss_bytes = await asyncio.to_thread(seat.session.rss_bytes)
+        now = self._rollout()
+        if now.phase is Phase.STEADY and now.previous not in (None, seat.ref):
+            await self._works.past.begin(seat)  # another may have been on trial meanwhile
         seen = await self._works.trials.seen(seat, self._clock.monotonic())
         self._usual(seen, seen.comparison.ours if seen.comparison is not None else None)
         await self._renew(seat)

@@ -64,12 +64,19 @@ class Past:
         self._ring = ring
         self._journal = journal
         self._clock = clock
+        self._beginning = asyncio.Lock()
         self.states_bytes_max = STATES_BYTES_MAX
         self._document = f"trial:{room.scoring.model}"
         ring.begin(room.scoring.stream, room.scoring.model, room.scoring.account.next_seq)
 
     async def begin(self, seat: Seat) -> None:
-        """`seat` is about to answer: whatever it says may have to be taken back."""
+        """`seat` is about to answer, or does: whatever it says may have to be taken back; and no
+        more what another has said that was on trial before.
+        """
+        async with self._beginning:
+            await self._begin(seat)
+
+    async def _begin(self, seat: Seat) -> None:
         scoring = self._room.scoring
         is_new = await self._began(seat.ref) is None
 
@@ -79,7 +86,7 @@ class Past:
                 beside.keep = Keep(
                     seat, lambda scored: self._ring.append(scoring.stream, scoring.model, scored)
                 )
-            return self._here(active if is_new and active is not seat else None)
+            return self._here(active if is_new else None)
 
         here, states = await self._room.on_lane(keep)
         if is_new:

@@ -414,6 +414,28 @@ def test_what_survived_its_probation_stands(plant):
     live(main, plant)
 
 
+def test_who_serves_on_after_the_trial_of_another_is_kept_again(plant):
+    """[rollout-7.1] What it says from then on is taken back, should it go wrong later."""
+
+    async def main(plant):
+        await tried(plant, values=range(10, 16), probation={"windows": 6})
+        await settled(plant)
+        await plant.desire(m={"release": 3, "rollout": {"probation": {"windows": ENDLESS}}})
+        feed(plant, 30)
+        await rolled_back(plant, 3)
+        assert plant.rollout().active.release == 2
+        stood = json.loads(plant.journal.documents["trial:m"])["seq"]
+        feed(plant, 50, 51)
+        await rolled_back(plant, 2)
+        assert plant.rollout().active.release == 1
+        later = [seq for seq in Sent(plant).by(2) if seq >= stood]
+        assert len(later) == 4
+        assert rescored(plant) == {"rows": 4, "refused": 0, "missing": 0}
+        assert set(later) <= set(Sent(plant).superseded)
+
+    live(main, plant)
+
+
 def test_what_the_canary_answered_after_its_end_is_taken_back_too(plant):
     """[rollout-5.6] Its answer may wait behind one that the active version has yet to give."""
 
