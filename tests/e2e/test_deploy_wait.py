@@ -5,6 +5,8 @@ import subprocess
 import sys
 import threading
 
+import pytest
+
 from tests.world import zoo
 from tests.world.site import DEVICE, ROOT, Site
 from tests.world.waiting import eventually
@@ -67,3 +69,32 @@ def test_each_phase_is_told_with_its_evidence_and_the_receipt_at_the_end(broker,
         assert {line for line in lines if line.endswith("; passed")} == shown
         words = eventually(lambda: site.model("m")["receipt"]["complete"] and site.model("m"), 70)
         assert shown <= set(words["receipt"]["words"])
+
+
+@pytest.mark.soak
+def test_who_follows_a_wish_is_told_why_it_waits_and_that_a_newer_one_has_replaced_it(
+    broker, tmp_path
+):
+    """[control-5.5] [control-5.6]"""
+    with Site(broker, tmp_path) as site:
+        site.start()
+        site.deploy(zoo.mlp(tmp_path / "v1", name="m"))
+        before = set((tmp_path / "repo" / "blobs").rglob("*"))
+        site.add(zoo.mlp(tmp_path / "v2", bias=0.0001, name="m"))
+        for path in set((tmp_path / "repo" / "blobs").rglob("*")) - before:
+            path.rename(f"{path}.away")
+        with deploy(site) as second:
+            eventually(lambda: site.model("m").get("phase") == "fetching", 30)
+            eventually(lambda: site.model("m")["why"], 30)
+            site.add(zoo.mlp(tmp_path / "v3", bias=0.0002, name="m"))
+            with deploy(
+                site, "--set", "probation.windows=0", "--set", "probation.time=0s"
+            ) as third:
+                _, told = second.communicate(timeout=60)
+                out, err = third.communicate(timeout=60)
+        assert third.returncode == 0, (out, err)
+        assert second.returncode == 1, told
+        lines = told.splitlines()
+        assert any(line.startswith(f"{DEVICE}: m:2 fetching: ") for line in lines), told
+        assert lines[-1].startswith(f"edge-agent: {DEVICE}: replaced: revision ")
+        assert lines[-1].endswith(f" of {DEVICE} wishes for m:3 instead")

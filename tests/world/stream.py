@@ -23,15 +23,17 @@ INFLIGHT_MAX = 2000
 
 
 class Stream:
-    """Publishes at `rate` readings/s, QoS 1, from entering to leaving the context.
+    """Publishes at `rate` readings/s from entering to leaving the context.
 
     Args:
         port: of the broker on this machine.
         rate: readings per second.
+        qos: 0 or 1.
     """
 
-    def __init__(self, port: int, rate: float) -> None:
+    def __init__(self, port: int, rate: float, *, qos: int = 1) -> None:
         self.sent = 0
+        self._qos = qos
         self._port = port
         self._rate = rate
         self._began = 0.0
@@ -69,7 +71,7 @@ class Stream:
         while not self._over.wait(TICK_S):
             due = int((time.monotonic() - self._began) * self._rate)
             for n in range(self.sent, due):
-                self._client.publish(f"plant/p{n % SENSORS}", reading(n), qos=1)
+                self._client.publish(f"plant/p{n % SENSORS}", reading(n), qos=self._qos)
             self.sent = max(self.sent, due)
         eventually(lambda: not self._client._out_messages, 30, "the broker has every reading")
 
