@@ -34,13 +34,13 @@ class FilePartial:
         self._path = path
         self._unsynced = 0
         self._holes: list[Span] = [(0, size)] if size else []
-        with weather(f"cannot make room for {path.name}"):
-            if not self._is_ours():
-                self.remove()
-                self._create()
-            self._fd = os.open(path, UPDATE)
-            self._log = os.open(log_of(path), UPDATE | os.O_APPEND)
         try:
+            with weather(f"cannot make room for {path.name}"):
+                if not self._is_ours():
+                    self.remove()
+                    self._create()
+                self._fd = os.open(path, UPDATE)
+                self._log = os.open(log_of(path), UPDATE | os.O_APPEND)
             with weather(f"cannot read {path.name}"):
                 self._recover()
         except BaseException:
