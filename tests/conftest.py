@@ -19,6 +19,10 @@ MARKED_FOLDERS = ("integration", "faults", "e2e", "bench", "images")
 # A shared machine may stall for a moment: a slow example is no failure.
 hypothesis.settings.register_profile("suite", deadline=None, max_examples=100)
 hypothesis.settings.register_profile("long", deadline=None, max_examples=5000)
+# Whether a test fails is asked, not by which smallest example; and it is the same each time.
+hypothesis.settings.register_profile(
+    "mutants", deadline=None, derandomize=True, phases=[hypothesis.Phase.generate]
+)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 
 

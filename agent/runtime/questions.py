@@ -32,13 +32,13 @@ def ask(scoring: Scoring, inputs: object, now: float) -> "Future[ScoreColumns]":
         raise RefusedError(f"{scoring.model} scores windows or keeps state: it has no single rows")
     columns = _columns(inputs, seat.manifest.features.names)
     n = len(next(iter(columns.values())))
-    block = Block(np.zeros(n, np.int32), np.zeros(n), columns, 0.0)
+    keys, times = np.arange(n, dtype=np.int32), np.zeros(n)  # no row holds a value for the next
+    block = Block(keys, times, columns, 0.0)
     rows = type(seat.featurizer)(seat.manifest.features).featurize(block)
     if len(rows.keys) != n:
         raise RefusedError(f"{n - len(rows.keys)} of {n} rows are out of range or miss a feature")
     asked: Future[ScoreColumns] = Future()
     asked.set_running_or_notify_cancel()  # who gives up on it cannot take it from us
-    keys, times = np.zeros(n, np.int32), np.zeros(n)
     scoring.put(Chunk(seat, keys, times, rows.values, 0, now, [], asked), now)
     return asked
 

@@ -109,18 +109,19 @@ def test_a_shadow_uses_no_more_than_its_share_of_time(river):
     assert len(active.session.seen) == 100
 
 
-def test_what_a_slow_shadow_has_no_time_for_is_skipped_and_counted(river):
+def test_what_a_slow_shadow_has_no_time_for_is_skipped_and_counted():
     """[rollout-5.2]"""
-    active, candidate = seated(river), river.seat(2)
-    seen = shadowed(river, candidate)
-    rows = WAITING_ROWS_MAX + 100
-    river.push(rows)
-    for _ in range(rows // 4 + 10):
+    with River(limits=Limits(rows_max=128)) as river:
+        active, candidate = seated(river), river.seat(2)
+        seen = shadowed(river, candidate)
+        rows = WAITING_ROWS_MAX + 100
+        river.push(rows)
+        for _ in range(rows // 128 + 10):
+            river.turn()
+            active.session.answer(100)
         river.turn()
-        active.session.answer(100)
-    river.turn()
-    assert seen.skipped == rows - WAITING_ROWS_MAX
-    assert len(river.scores) == rows
+        assert seen.skipped == rows - WAITING_ROWS_MAX
+        assert len(river.scores) == rows
 
 
 def test_a_lost_shadow_tries_its_batch_again_and_gives_it_up_in_the_end(river):
@@ -257,6 +258,53 @@ def test_a_stateful_shadow_goes_on_from_the_states_there_are_and_keeps_its_own(r
     settle(river, first, second)
     assert second.states is not first.states
     assert (seen.comparison.rows, seen.comparison.agreed) == (1, 1)
+
+
+def test_a_known_good_that_takes_the_stream_back_goes_on_from_its_own_states(river):
+    """Those of the bad version are what the bad version made of them."""
+    bad, good = river.stateful(2), river.stateful(1)
+    river.swap(bad)
+    shadowed(river, good, judged=bad)
+    sound, bad.session._run = bad.session._run, lambda inputs: [100 + x for x in sound(inputs)]
+    river.push(1)
+    settle(river, bad, good)
+    river.take_back(bad, good)
+    river.push(1)
+    river.finish()
+    assert river.by_release == [(2, 101), (1, 3)]
+
+
+def test_a_candidate_that_takes_the_stream_goes_on_from_its_states_however_far_behind(river):
+    """What it had no time for in the shadow is not missing from its sums."""
+    first, second = river.stateful(1), river.stateful(2)
+    river.swap(first)
+    shadowed(river, second)
+    for _ in range(3):
+        river.push(1)
+        settle(river, first, turns=2)
+    river.swap(second)
+    river.push(1)
+    river.finish()
+    assert river.by_release == [(1, 1), (1, 3), (1, 6), (2, 10)]
+    river.check()
+
+
+def test_windows_that_were_filled_beside_score_what_the_version_before_had_not(river):
+    """Only what is in neither is expired."""
+    window = {"kind": "tumbling", "size": "2"}
+    active, candidate = seated(river, window=TUMBLING_3), river.seat(2, window=window)
+    shadowed(river, candidate)
+    river.push(5)
+    settle(river, active, candidate)
+    river.swap(candidate)
+    counts = river.account.counts()
+    assert (counts.scored, counts.expired, counts.pending) == (3, 1, 1)
+    river.push(1)
+    river.finish()
+    counts = river.account.counts()
+    assert (counts.scored, counts.expired, counts.pending) == (5, 1, 0)
+    assert river.by_release == [(1, 3), (2, 6)]
+    river.check()
 
 
 def wide(rows):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from agent.core.errors import RefusedError
 from agent.runtime.accounts import Account
-from agent.runtime.batches import Chunk
+from agent.runtime.batches import Again, Chunk
 from agent.runtime.limits import ROWS_WAITING_MAX, Limits
 from agent.runtime.receipts import SwapTrace
 from tests.world.river import TUMBLING_3, River, ref
@@ -447,6 +447,37 @@ def test_a_trace_follows_a_swap_from_the_last_row_to_the_first(river):
     assert (trace.during.rows, trace.after.rows) == (4, 3)
 
 
+def test_how_long_a_score_took_is_known_in_milliseconds_of_its_reading(river):
+    seat = seated(river)
+    river.push(2)
+    river.turn()
+    river.clock.forward(0.05)
+    seat.session.answer()
+    river.turn()
+    for seen in (river.scoring.recent.whole(river.clock.monotonic()), seat.evidence.latency):
+        assert seen.rows == 2
+        assert 50.0 <= seen.quantile(0.5) <= 53.5
+
+
+def test_what_is_scored_again_right_after_a_swap_is_no_gap_of_it(river):
+    old, new = seated(river, 1), river.seat(2)
+    river.push(1)
+    river.finish()
+    river.scoring.trace = trace = SwapTrace("rollback", ref(1), ref(2))
+    river.push(2)
+    river.finish()
+    river.swap(new, trace)
+    row = (np.zeros(1, np.int32), np.zeros(1), np.full((1, 1), 7.0))
+    again = Again(1, 2, 1, Future())
+    river.scoring.put(Chunk(new, *row, 0, river.clock.monotonic(), [], again=again), 0.0)
+    river.finish()
+    river.push(1)
+    river.finish()
+    document = trace.document()
+    assert (document["last_seq"], document["first_seq"], document["gap"]) == (2, 4, 0)
+    assert old in river.released
+
+
 @pytest.mark.parametrize("window", [None, TUMBLING_3])
 def test_a_trace_has_the_account_as_it_was_at_the_swap(river, window):
     """[versions-3.7]"""
@@ -483,6 +514,22 @@ def test_a_rollback_hands_on_all_that_was_not_answered(river):
     assert river.by_release == [(1, n) for n in range(1, 13)]
     assert good.leases == 0
     river.check()
+
+
+def test_a_sensor_whose_state_the_bad_version_broke_begins_anew_and_no_other_does(river):
+    """Else it would never again have a score."""
+    good, bad = river.stateful(1), river.stateful(2)
+    river.swap(good)
+    river.push(2, keys=[0, 1])
+    river.finish()
+    river.swap(bad)
+    bad.session._run = lambda inputs: [np.full((len(inputs[0]), 1), np.nan, np.float32)] * 2
+    river.push(1)
+    river.finish()
+    river.take_back(bad, good)
+    river.push(2, keys=[0, 1])
+    river.finish()
+    assert [body["score"] for body in river.bodies] == [[1, 2], [None], [4, 7]]
 
 
 def test_what_the_bad_version_has_answered_already_still_counts(river):
