@@ -19,6 +19,7 @@ from agent.core.packages import Package
 from agent.core.topics import Topics
 from agent.ports import Engine, Fetcher, Journal, Link, Ring
 from agent.runtime.branch import Branch
+from agent.runtime.certificates import Certificates
 from agent.runtime.chunked import ChunkedFetcher
 from agent.runtime.climbing import Climber
 from agent.runtime.commands import Commands
@@ -174,6 +175,8 @@ class Body:
             renewed=wishes.renew,  # what was refused for its age may be taken now
             random=dice,
         )
+        certificates = Certificates(self.lane, self.journal)
+        await asyncio.to_thread(certificates.recall)
         self.lane.reads = False  # not before it is known which models there are to read for
         self.lane.start()
         try:
@@ -227,6 +230,8 @@ class Body:
             if self.repository is not None and isinstance(self.fetcher, ChunkedFetcher):
                 branch = Branch(self.repository, self.fetcher)
                 running.append(tasks.create_task(branch.run()))
+            if certificates.are_kept:
+                running.append(tasks.create_task(certificates.run()))
             if config.report.dead:
                 watchdog = Watchdog(config.report.dead, lambda: reporter.report.live)
                 running.append(tasks.create_task(watchdog.run()))
@@ -235,6 +240,7 @@ class Body:
             logger.info("running", device=config.device.id, http=config.http.bind)
             await asyncio.gather(*running)
         finally:
-            self.lane.stop(LANE_STOP_S)
+            if self.lane.stop(LANE_STOP_S):
+                await certificates.close()
             await models.close()
             await archive.close()

@@ -47,6 +47,7 @@ class Block:
     columns  field name -> float64 [n]; NaN where the reading did not carry the field
     arrived  monotonic seconds at which the bytes were received (one per block)
     rejected reason -> readings that could not become a row (they are not in the columns)
+    filled   rows have values of earlier readings, where their own did not say them
     """
 
     keys: NDArray[np.int32]
@@ -54,6 +55,7 @@ class Block:
     columns: Mapping[str, Column]
     arrived: float
     rejected: dict[str, int] = field(default_factory=dict)
+    filled: bool = False
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -79,4 +81,5 @@ def joined(blocks: Sequence[Block]) -> Block:
         {name: np.concatenate([b.columns[name] for b in blocks]) for name in first.columns},
         first.arrived,
         rejected,
+        first.filled,
     )

@@ -118,7 +118,7 @@ class Decoder:
         if good is not None:
             keys, times = keys[good], times[good]
             columns = {name: column[good] for name, column in columns.items()}
-        return Block(keys, times, columns, arrived, tally.counts)
+        return Block(keys, times, columns, arrived, tally.counts, filled=self.census is not None)
 
     def _timed(
         self, found: Found, now: float, tally: Tally

@@ -71,6 +71,7 @@ class Featurizer:
         missing = np.isnan(values)
         some = bool(missing.any())
         if self._hold.any() and len(keys):
+            self.remembers |= block.filled
             self._hold_last(keys, values, missing, some=some)
         if some:
             lacking = np.isnan(values[:, self._hold | self._reject]).any(axis=1)

@@ -5,6 +5,7 @@ as rejected (`overload`): `drop_oldest` those that have waited longest, `sample`
 of each sensor, n rising with what waits.
 """
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,12 +45,12 @@ class Overload:
             return block
         kept = self._every(block.keys, doublings)
         gone = len(block) - int(np.count_nonzero(kept))
-        return Block(
-            block.keys[kept],
-            block.times[kept],
-            {name: column[kept] for name, column in block.columns.items()},
-            block.arrived,
-            block.rejected | {REASON: gone},
+        return replace(
+            block,
+            keys=block.keys[kept],
+            times=block.times[kept],
+            columns={name: column[kept] for name, column in block.columns.items()},
+            rejected=block.rejected | {REASON: gone},
         )
 
     def _every(self, keys: NDArray[np.int32], doublings: int) -> NDArray[np.bool]:

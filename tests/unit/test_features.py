@@ -89,6 +89,17 @@ def test_what_is_held_survives_a_restart_and_fits_no_other_features():
         Featurizer(Features(names=("a", "c"))).restore(before.snapshot())
 
 
+@pytest.mark.parametrize(("missing", "kept"), [("hold", True), ("nan", False), ("reject", False)])
+def test_rows_that_were_filled_from_earlier_readings_are_held_for_a_restart(missing, kept):
+    featurizer = Featurizer(features(missing=missing))
+    whole = block((0, 1, 2))
+    featurizer.featurize(whole)
+    assert not featurizer.remembers
+    whole.filled = True
+    featurizer.featurize(whole)
+    assert featurizer.remembers == kept
+
+
 VALUE = st.sampled_from([NAN, 0.0, 1.0, 2.0, 99.0])
 READING = st.tuples(st.integers(0, 2), VALUE, VALUE)
 POLICY = st.sampled_from(["hold", "nan", "reject", 7.0])
