@@ -53,6 +53,7 @@ function showStreams(streams) {
     const flow = pill(make("span", "pill"), word, word === "flowing" ? "good" : "doubt");
     const about = [`${whole.format(stream.in)} readings`];
     for (const [why, n] of Object.entries(stream.rejected)) about.push(`${whole.format(n)} ${why}`);
+    if (stream.seq_gaps) about.push(`${whole.format(stream.seq_gaps)} gaps in its numbers`);
     if (stream.last_reading) about.push(`last ${ago(stream.last_reading)}`);
     return make("li", "", make("b", "", name), make("span"), flow, make("p", "quiet", stream.trouble || about.join(" · ")));
   }));

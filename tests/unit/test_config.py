@@ -54,6 +54,8 @@ def test_with_nothing_set_the_defaults_are_safe(tmp_path):
         (STREAM + 'format = "xml"', "stream.0.format"),
         (STREAM + 'format = "float32"', "columns"),
         (STREAM + 'late = "-1s"', "stream.0.late"),
+        (STREAM + 'format = "sparkplug"\nsource = "http"', "births included"),
+        ('[[stream]]\nname = "s"\ntopic = "$share/g/t"\nformat = "sparkplug"', "births included"),
         ('[[stream]]\nname = "s"\ntopic = "a/b+"', "'a/b+'"),
         ('[[stream]]\nname = "s"\ntopic = "#/a"', "'#/a'"),
         ('[[stream]]\nname = "s"\nsource = "file"\npath = "p"\nkey = "{1}"', "{1}"),

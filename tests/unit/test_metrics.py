@@ -90,6 +90,12 @@ def test_times_are_unix_times_and_a_time_that_is_none_is_no_number():
     assert math.isnan(got[key("stream_last_reading_timestamp_seconds", stream="t")])
 
 
+def test_gaps_in_the_numbers_of_a_stream_are_counted():
+    """[streams-3.6]"""
+    got = read(HealthReport("d", streams={"s": StreamHealth(seq_gaps=3)}))
+    assert got[key("stream_seq_gaps_total", stream="s")] == 3
+
+
 def test_names_follow_the_habits_of_the_field():
     """[http-1.5]"""
     report = HealthReport(

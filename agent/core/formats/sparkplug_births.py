@@ -158,9 +158,10 @@ class Census:
         numbers: dict[int, int] = {}
         book, room = _Book([], []), KEPT_BYTES_MAX
         for name, node in reversed(self.nodes.items()):  # the youngest are the surest
-            room -= sum(_kept_bytes(each, numbers) for each in node.devices.values())
-            if room < 0:
-                break
+            takes = sum(_kept_bytes(each, numbers) for each in node.devices.values())
+            if takes > room:
+                continue
+            room -= takes
             book.nodes.append(_Kept(name, node.born, list(_noted(node, numbers, book))))
         return msgspec.msgpack.encode(book)
 
@@ -196,7 +197,7 @@ def _noted(
 def _kept_bytes(device: Device, numbers: Mapping[int, int]) -> int:
     """At the most, roughly."""
     names = () if id(device.sort) in numbers else device.sort.names
-    return len(device.key) + 12 * len(device.slots) + sum(map(len, names)) + 6 * len(names) + 32
+    return len(device.key) + 8 * len(device.slots) + sum(map(len, names)) + 6 * len(names) + 32
 
 
 def _weight(names: Sequence[bytes]) -> int:
