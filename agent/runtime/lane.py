@@ -10,7 +10,6 @@ import contextlib
 import selectors
 import socket
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
@@ -19,6 +18,7 @@ from typing import TypeVar
 import structlog
 
 from agent.ports import Clock, Entry, Outbox, Record, Source
+from agent.runtime.descriptors import Descriptors, Ready
 from agent.runtime.holds import Hold
 from agent.runtime.intake import Intake
 from agent.runtime.scoring import Scoring
@@ -30,7 +30,9 @@ READINGS_A_TURN_MAX = 4096  # from one source, before the others have their turn
 TURN_S_MAX = 1.0  # the longest sleep: a lost wake-up costs no more than this
 STILL_S = 1.5  # more than TURN_S_MAX between two turns: the machine, or we, stood still
 BUSY_S = 0.002  # after the rest that follows a turn with readings: they keep coming
-REST_S_MIN, REST_S_MAX = 0.002, 0.004  # between two turns, while they do
+REST_S_MIN = 0.002  # between two turns, while they do
+CYCLE_S = 0.005  # from one turn's begin to the next one's, while they do
+WAIT_S_MAX = 0.010  # of a stream's wait_ms, that is waited for before reading
 UNCOMMITTED_MAX = 256  # entries on their way to disk before reading stops
 
 
@@ -48,18 +50,18 @@ class Lane:
         self._clock = clock
         self._outbox = outbox
         self.sources: dict[Source, Sequence[str]] = {}  # and the streams each feeds
-        self._registered: dict[int, tuple[object, int]] = {}
-        self._selector = selectors.DefaultSelector()
         self._requests: deque[Callable[[], None]] = deque()
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._wake_reader.setblocking(False)
         self._wake_writer.setblocking(False)
+        self._descriptors = Descriptors(self._wake_reader.fileno())
         self._ticks: dict[Source, float] = {}
         self._waiting: deque[tuple[int, list[Hold]]] = deque()  # ticket -> holds it settles
         self._owed = 0  # how many of these hold something to acknowledge
         self._read_at = float("-inf")  # the end of the latest turn with readings
         self._rest_until = 0.0
         self._rested_s = 0.0  # before this turn
+        self._uncommitted = False  # the latest turn left something for the next answers
         self._stopping = False
         self._failed: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="lane", daemon=True)
@@ -131,7 +133,6 @@ class Lane:
             self._wake_writer.send(b"\0")
 
     def _run(self) -> None:
-        self._selector.register(self._wake_reader, selectors.EVENT_READ, "wake")
         try:
             while not (self._stopping and self._drained()):
                 self._turn()
@@ -139,7 +140,7 @@ class Lane:
             self._failed = error
             logger.exception("the lane has failed")
         finally:
-            self._selector.close()
+            self._descriptors.close()
             self._wake_reader.close()
 
     def _drained(self) -> bool:
@@ -147,65 +148,74 @@ class Lane:
 
     def _rest(self) -> None:
         """Let a little gather, under load: a turn costs the same for one reading as for many, and
-        what it gives would wait for the next commit.
+        what it gives would wait for the next commit.  Answers are taken as they come, and whoever
+        calls ends it.
         """
-        rest_s = self._rest_until - self._clock.monotonic()
+        began = self._clock.monotonic()
         self._rested_s = 0.0
-        if rest_s > 0.0 and not self._stopping:
-            self._rested_s = self._rest_s()
-            time.sleep(rest_s)
+        while (rest_s := self._rest_until - self._clock.monotonic()) > 0.0 and not self._stopping:
+            self._rested_s = self._rest_until - began
+            ready = self._descriptors.ready_at_rest(rest_s)
+            if not ready or id(None) in ready:
+                break
+            self._take_answers(ready)
+        if self._uncommitted:
+            self._commit([])
 
-    def _rest_s(self) -> float:
-        waits = [intake.wait_s for intake in self.intakes.values()]
-        return max(REST_S_MIN, min(min(waits, default=0.0), REST_S_MAX))
+    def _take_answers(self, ready: Ready) -> None:
+        self._look()
+        self._commit(self._score(ready, self.beat, self._clock.wall()))
 
-    def _turn(self) -> None:
-        self._rest()
-        self._register()
-        now = self._clock.monotonic()
-        ready = self._selector.select(max(0.0, min(self._next_due(now) - now, TURN_S_MAX)))
+    def _look(self) -> None:
+        """At the clock, after a wait: if we all stood still, that was no run's time."""
         before, self.beat = self.beat, self._clock.monotonic()
         if (gap_s := self.beat - before) > STILL_S:
             for scoring in self.scorings():
                 scoring.stood_still(gap_s)
-        now = self.beat
-        wall = self._clock.wall()
-        for key, _ in ready:
-            if key.data == "wake":
-                with contextlib.suppress(BlockingIOError):
-                    while self._wake_reader.recv(4096):
-                        pass
+
+    def _turn(self) -> None:
+        self._rest()
+        self._watch()
+        now = self._clock.monotonic()
+        ready = self._descriptors.ready(max(0.0, min(self._next_due(now) - now, TURN_S_MAX)))
+        self._look()
+        now, wall = self.beat, self._clock.wall()
+        if id(None) in ready:
+            with contextlib.suppress(BlockingIOError):
+                while self._wake_reader.recv(4096):
+                    pass
         while self._requests:
             self._requests.popleft()()
         self._settle()
-        readable = {id(key.data) for key, mask in ready}
-        came = self._read(readable, now, wall)
+        came = self._read(ready, now, wall)
         is_busy = came and now - max(self._read_at, self._rest_until) < BUSY_S
         now = self._clock.monotonic()  # not before what was just read arrived
-        records = self._score(readable, now, wall)
-        self._commit(records)
-        self._settle()
+        records = self._score(ready, now, wall)
         if came:
             self._read_at = self._clock.monotonic()
-            self._rest_until = self._read_at + self._rest_s() if is_busy else 0.0
+            self._rest_until = self._next_cycle(self.beat, self._read_at) if is_busy else 0.0
+        self._uncommitted = is_busy and not records
+        if not self._uncommitted:
+            self._commit(records)
+            self._settle()
 
-    def _read(self, readable: set[int], now: float, wall: float) -> bool:
+    def _read(self, ready: Ready, now: float, wall: float) -> bool:
         came = False
         for source in self.sources:
             if now >= self._ticks[source]:
                 self._ticks[source] = source.tick(now)
-            if id(source) in readable and not self._closed(source):
+            if id(source) in ready and not self._closed(source):
                 for burst in source.read(READINGS_A_TURN_MAX):
                     came = True
                     self.intakes[burst.stream].take(source, burst, now, wall)
                 self._ticks[source] = min(self._ticks[source], source.tick(now))
         return came
 
-    def _score(self, readable: set[int], now: float, wall: float) -> list[Record]:
+    def _score(self, ready: Ready, now: float, wall: float) -> list[Record]:
         records: list[Record] = []
         for scoring in self.scorings():
             for seat in scoring.seats():
-                if id(seat) in readable and not seat.lost:
+                if id(seat) in ready and not seat.lost:
                     scoring.collect(seat, now)
             records += scoring.emit(now, wall)
             scoring.due(now)
@@ -213,7 +223,13 @@ class Lane:
             scoring.pump(now, is_grown=self._rested_s >= scoring.limits.wait_s)
         return records
 
+    def _next_cycle(self, began: float, ended: float) -> float:
+        waits = (intake.wait_s for intake in self.intakes.values())
+        cycle_s = CYCLE_S + min(min(waits, default=0.0), WAIT_S_MAX)
+        return max(began + cycle_s, ended + REST_S_MIN)
+
     def _commit(self, records: list[Record]) -> None:
+        self._uncommitted = False
         holds: list[Hold] = []
         marks: dict[str, bytes] = {}
         for name, intake in self.intakes.items():
@@ -253,32 +269,23 @@ class Lane:
             return True
         return any(self.intakes[name].closed for name in self.sources[source])
 
-    def _register(self) -> None:
-        """Tell the selector what there is to wait for; descriptors come and go with connections."""
-        wanted: dict[int, tuple[object, int]] = {}
+    def _watch(self) -> None:
+        read = selectors.EVENT_READ
+        wanted: dict[int, tuple[object, int, bool]] = {}
         if self._owed or self._stopping or len(self._waiting) > UNCOMMITTED_MAX:
-            wanted[self._outbox.fileno()] = ("outbox", selectors.EVENT_READ)
+            wanted[self._outbox.fileno()] = (self._outbox, read, False)
         for source in self.sources:
             if (descriptor := source.fileno()) is not None:
-                mask = 0 if self._closed(source) else selectors.EVENT_READ
+                mask = 0 if self._closed(source) else read
                 if source.wants_write():
                     mask |= selectors.EVENT_WRITE
                 if mask:
-                    wanted[descriptor] = (source, mask)
+                    wanted[descriptor] = (source, mask, False)
         for scoring in self.scorings():
             for seat in scoring.seats():
                 if not seat.lost:
-                    wanted[seat.session.fileno()] = (seat, selectors.EVENT_READ)
-        if wanted == self._registered:
-            return
-        for descriptor, (thing, mask) in self._registered.items():
-            if wanted.get(descriptor) != (thing, mask):
-                with contextlib.suppress(KeyError, ValueError, OSError):
-                    self._selector.unregister(descriptor)
-        for descriptor, (thing, mask) in wanted.items():
-            if self._registered.get(descriptor) != (thing, mask):
-                self._selector.register(descriptor, mask, thing)
-        self._registered = wanted
+                    wanted[seat.session.fileno()] = (seat, read, True)
+        self._descriptors.watch(wanted)
 
     def _next_due(self, now: float) -> float:
         dues = [*self._ticks.values()]

@@ -17,7 +17,7 @@ from tests.world.site import Site
 from tests.world.waiting import eventually
 
 SCORES = "edge/+/scores/+"
-QUIET = ("log_type none",)  # a line for each packet would be most of the broker's work
+QUIET = ("log_type none", "set_tcp_nodelay true")  # a line for each packet would be most of its work
 
 
 @dataclass(frozen=True, slots=True)

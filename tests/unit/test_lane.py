@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pytest
 
+from agent.runtime import lane
 from agent.runtime.accounts import Account
 from agent.runtime.lane import REST_S_MIN, UNCOMMITTED_MAX, Lane
 from agent.runtime.scoring import Limits, Scoring
@@ -62,7 +63,7 @@ class Site:
         self.lane._wake_writer.close()
         if not self.lane._thread.ident:
             self.lane._wake_reader.close()
-            self.lane._selector.close()
+            self.lane._descriptors.close()
         self.source.close()
         self.session.close()
         self.box.close()
@@ -274,3 +275,36 @@ def test_a_reading_after_a_pause_is_looked_at_at_once(site):
         site.source.put(reading(value), token=value)
         eventually(lambda upto=value: len(site.source.accepted) == upto + 1)
         assert site.ask(lambda: site.lane._rest_until) == 0.0
+
+
+def busy(site, monkeypatch):
+    """A lane that rests for long between two turns, having just begun to."""
+    monkeypatch.setattr(lane, "CYCLE_S", 30.0)
+    for value in (1, 2):  # by the hand clock no time passes between them
+        before = site.source.reads
+        site.source.put(reading(value), token=value)
+        eventually(lambda seen=before: site.source.reads > seen)
+    eventually(lambda: site.lane._rest_until > 0.0)
+
+
+def test_answers_do_not_wait_for_the_end_of_a_rest(site, monkeypatch):
+    site.session.quick = False
+    busy(site, monkeypatch)
+    assert site.box.depth()["records"] == 0
+    site.session.answer(2)
+    eventually(lambda: site.box.depth()["records"] == 2)
+
+
+def test_a_call_ends_a_rest(site, monkeypatch):
+    busy(site, monkeypatch)
+    assert site.ask(lambda: True)
+
+
+def test_what_a_turn_leaves_for_answers_that_do_not_come_is_written_down_all_the_same(
+    site, monkeypatch
+):
+    site.session.quick = False
+    busy(site, monkeypatch)
+    site.settle()
+    accounts = site.box.accounts()
+    assert Account.restored(accounts["s", "m"], redelivered=False).readings == 2
