@@ -17,7 +17,8 @@ from tests.world.site import Site
 from tests.world.waiting import eventually
 
 SCORES = "edge/+/scores/+"
-QUIET = ("log_type none", "set_tcp_nodelay true")  # a line for each packet would be most of its work
+# A line for each packet would be most of the broker's work; what it has to send should not wait.
+QUIET = ("log_type none", "set_tcp_nodelay true")
 
 
 @dataclass(frozen=True, slots=True)
