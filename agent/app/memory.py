@@ -1,6 +1,7 @@
 """What the agent remembers across restarts: the one database, and beside it the vault."""
 
 import contextlib
+import sqlite3
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from agent.config import Config
 from agent.core import scores
 from agent.core.errors import UnavailableError
 from agent.ports import Clock, Journal, Vault
+from agent.runtime.accounts import Account
 from agent.runtime.remembering import Remembering
+from agent.runtime.shares import Shares
 
 CLOCK_AHEAD_S_MAX = 15 * 365 * 86400.0  # that a device may run on one release of this agent
 
@@ -29,7 +32,8 @@ def opened(config: Config, clock: Clock, rooms: ExitStack) -> tuple[Journal, Sql
     """
     folder = Path(config.store.dir)
     vault = FileVault(folder / "vault")
-    database = Database(folder / "agent.db", gather_s=config.store.commit_ms / 1000.0)
+    gather_s = config.store.commit_ms / 1000.0
+    database = Database(folder / "agent.db", gather_s=gather_s, check=check)
     rooms.callback(database.close)
     before = _epoch(vault)
     outbox = SqliteOutbox(
@@ -44,6 +48,17 @@ def opened(config: Config, clock: Clock, rooms: ExitStack) -> tuple[Journal, Sql
         with contextlib.suppress(UnavailableError):  # a full disk: the next start tries again
             vault.keep("epoch", str(outbox.epoch()).encode())
     return Remembering(SqliteJournal(database), vault), outbox, vault
+
+
+def check(connection: sqlite3.Connection) -> None:
+    """Raises ValueError where an account cannot be read: then numbers might be given twice."""
+    for (raw,) in connection.execute("SELECT body FROM account"):
+        try:
+            Account.restored(raw, redelivered=True)
+            Shares.restored(raw)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            msg = f"an account is damaged: {error!r}"
+            raise ValueError(msg) from error
 
 
 def _believed(wall: float) -> float | None:

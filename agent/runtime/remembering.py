@@ -26,7 +26,7 @@ logger = structlog.get_logger(__name__)
 
 
 class Remembering:
-    """The `Journal` port over `journal`, copied to `vault`; an empty journal is filled from it."""
+    """The `Journal` port over `journal`, copied to `vault`; what is missing is filled from it."""
 
     def __init__(self, journal: Journal, vault: Vault) -> None:
         self._journal = journal
@@ -38,8 +38,7 @@ class Remembering:
             body = journal.load_document(name)
             if body is not None and name.startswith(COPIED):
                 self._documents[name] = body
-        if not self._rollouts and not self._documents:
-            self._take_up()
+        self._take_up()
 
     def _take_up(self) -> None:
         try:
@@ -49,14 +48,19 @@ class Remembering:
             return
         copy = _opened(raw)
         if copy is None:
+            if self._rollouts or self._documents:
+                self._copy()
             return
-        for name, body in copy[1].items():
+        rollouts = {m: r for m, r in copy[0].items() if m not in self._rollouts}
+        documents = {n: body for n, body in copy[1].items() if n not in self._documents}
+        for name, body in documents.items():
             self._documents[name] = body
             self._journal.save_document(name, body)
-        for model, rollout in copy[0].items():
+        for model, rollout in rollouts.items():
             self._rollouts[model] = rollout
             self._journal.save(model, rollout)
-        logger.warning("the journal was lost; filled from its second copy", models=len(copy[0]))
+        if lost := [*rollouts, *documents]:
+            logger.warning("the journal had lost some; filled from its second copy", names=lost)
 
     def load(self, model: str) -> Rollout:
         """As the port says."""

@@ -1,5 +1,7 @@
 """What every Journal promises."""
 
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -109,6 +111,34 @@ def test_a_lost_journal_is_filled_from_its_second_copy_and_a_damaged_copy_is_non
     assert sorted(again.document_names()) == ["desired", "stream:m"]
     (tmp_path / "control").write_bytes((tmp_path / "control").read_bytes()[:-3] + b"xxx")
     assert Remembering(MemoryJournal(), vault).models() == []
+
+
+def test_what_a_disk_has_changed_in_a_row_is_taken_from_the_second_copy(tmp_path):
+    """[durability-1.9] SQLite's own check sees nothing of it."""
+
+    def opened():
+        database = Database(tmp_path / "agent.db")
+        return database, Remembering(SqliteJournal(database), FileVault(tmp_path / "vault"))
+
+    database, journal = opened()
+    journal.save("m", HOME)
+    journal.save_document("desired", b"{}")
+    journal.save_document("package:m:1", b"[1]")
+    journal.save_document("receipts:m", b"[2]")
+    database.close()
+    with closing(sqlite3.connect(tmp_path / "agent.db")) as connection, connection:
+        connection.execute("UPDATE rollout SET body=replace(body, '1', '3')")
+        connection.execute("UPDATE document SET body=x'ff' WHERE name<>'desired'")
+        connection.execute("UPDATE document SET name='desirec' WHERE name='desired'")
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    database, journal = opened()
+    try:
+        assert journal.load("m") == HOME
+        assert sorted(journal.document_names()) == ["desired", "package:m:1"]
+        assert journal.load_document("desired") == b"{}"
+        assert journal.load_document("package:m:1") == b"[1]"
+    finally:
+        database.close()
 
 
 def test_a_closed_journal_says_so(home):

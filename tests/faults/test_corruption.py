@@ -27,6 +27,7 @@ LOAD_MAX = 2.0  # a machine with more to do says nothing in seconds
 BESIDE_MAX = 3.0  # what damage may cost, at the worst, times the slowest start without any
 BESIDE_MEDIAN_MAX = 1.5
 PLAIN_EVERY = 5  # starts without damage among the others, so that both meet the same weather
+OF = os.environ.get("CORRUPTION_OF", "*")  # which files, by name
 SECONDS = float(os.environ.get("CORRUPTION_S", "inf"))  # begin no more after so long
 
 
@@ -86,7 +87,7 @@ class Damaged:
     def once(self, dice):
         """Damage one file, start; what was damaged and how, seconds until up and until scoring."""
         self._put_back()
-        files = sorted(p for p in self.store.rglob("*") if p.is_file() and p.stat().st_size)
+        files = sorted(p for p in self.store.rglob(OF) if p.is_file() and p.stat().st_size)
         path, damage = dice.choice(files), dice.choice(DAMAGES)
         damage(path, dice)
         what = f"{damage.__name__} {path.relative_to(self.store)}"

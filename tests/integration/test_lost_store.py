@@ -1,7 +1,9 @@
 """What is left when the database is lost or damaged."""
 
+import asyncio
 import sqlite3
 import time
+from contextlib import closing
 
 import pytest
 
@@ -9,8 +11,10 @@ from agent.adapters.files import FileVault
 from agent.adapters.sqlite.database import Database
 from agent.adapters.sqlite.journal import SqliteJournal
 from agent.adapters.sqlite.outbox import SqliteOutbox
+from agent.app import memory
 from agent.core.errors import RefusedError
 from agent.core.trust import UntrustedError
+from agent.ports import Entry, Record
 from agent.repository import publishing
 from agent.repository.layout import Repository
 from agent.repository.signed import SignedPublisher
@@ -107,3 +111,34 @@ def test_a_second_agent_on_the_same_store_is_told_so(tmp_path):
     finally:
         first.close()
     assert sqlite3.connect(tmp_path / "agent.db").execute("PRAGMA quick_check").fetchone()
+
+
+def test_a_database_that_holds_what_makes_no_sense_is_set_aside(tmp_path):
+    """[durability-1.9]"""
+    path = tmp_path / "agent.db"
+    kept = Database(path)
+    kept.call(lambda c: c.execute("INSERT INTO account VALUES ('s', 'm', x'7b')").rowcount)
+    kept.close()
+    with closing(Database(path, check=memory.check)) as fresh:
+        assert fresh.call(lambda c: c.execute("SELECT * FROM account").fetchall()) == []
+    assert (tmp_path / "agent.db.bad").exists()
+
+
+def test_a_record_whose_topic_is_no_text_any_more_holds_up_no_other(tmp_path):
+    """[durability-1.9] Python's sqlite3 would not give the row, nor any that is read with it."""
+    path = tmp_path / "agent.db"
+    database = Database(path)
+    box = SqliteOutbox(database, 2**20)
+    box.add(Entry([Record(topic, b"x", 1, 1, "s", "m", n) for n, topic in enumerate("ab")]))
+    database.call(lambda c: c.execute("UPDATE outbox SET topic=CAST(x'ff' AS TEXT)"
+                                      " WHERE first_seq=0").rowcount)  # fmt: skip
+    database.close()
+    box.close()
+    database = Database(path)
+    box = SqliteOutbox(database, 2**20)
+    try:
+        batch = asyncio.run(asyncio.wait_for(box.batch(0, 10), 10))
+        assert [record.topic for _, record in batch] == ["\ufffd", "b"]
+    finally:
+        database.close()
+        box.close()

@@ -56,9 +56,17 @@ class Database:
     `gather_s`: while there is always something to commit, a commit begins at least so long after
     the one before it, so that it takes more along.  After a pause it begins at once, and so it does
     where somebody waits for a future.
+
+    `check`: raises ValueError where what a file holds makes no sense; it is damaged then, too.
     """
 
-    def __init__(self, path: Path, *, gather_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        gather_s: float = 0.0,
+        check: Callable[[sqlite3.Connection], None] = lambda _: None,
+    ) -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -66,6 +74,7 @@ class Database:
             raise UnavailableError(why) from error
         self.path = path
         self._gather_s = gather_s
+        self._check = check
         self._ballast = Ballast(path.with_name("ballast"))
         self._relief: list[_Order] = []
         self._orders: deque[_Order] = deque()
@@ -159,6 +168,7 @@ class Database:
         connection = sqlite3.connect(
             self.path, timeout=LOCK_S_MAX, isolation_level=None, check_same_thread=False
         )
+        connection.text_factory = _text
         try:
             for pragma in PRAGMAS:
                 connection.execute(f"PRAGMA {pragma}").fetchall()
@@ -168,6 +178,10 @@ class Database:
             if not schema.settle(connection):
                 msg = "a later version of the agent wrote it"
                 raise _DamagedError(msg)
+            self._check(connection)
+        except ValueError as error:
+            connection.close()
+            raise _DamagedError(str(error)) from error
         except sqlite3.Error as error:
             connection.close()
             if not isinstance(error, sqlite3.OperationalError):
@@ -272,6 +286,11 @@ class Database:
                 self._connection.execute("ROLLBACK")
             raise
         return results
+
+
+def _text(raw: bytes) -> str:
+    """What a disk has spoilt must not end the reading of what is behind it."""
+    return raw.decode(errors="replace")
 
 
 def _is_full(error: sqlite3.Error) -> bool:

@@ -6,7 +6,7 @@ order of sending, and costs no index.
 
 import sqlite3
 
-VERSION = 3
+VERSION = 4
 PRIORITY_BITS = 48
 PRIORITIES = 4
 
@@ -46,7 +46,17 @@ CREATE TABLE carried (
     PRIMARY KEY (stream, model, number)
 ) WITHOUT ROWID;
 """
-_STEPS = {0: _META + _OUTBOX + _CARRIED, 1: _FROM_1 + _CARRIED, 2: _CARRIED, VERSION: ""}
+_SEALS = """
+ALTER TABLE rollout ADD COLUMN seal BLOB;
+ALTER TABLE document ADD COLUMN seal BLOB;
+"""
+_STEPS = {
+    0: _META + _OUTBOX + _CARRIED + _SEALS,
+    1: _FROM_1 + _CARRIED + _SEALS,
+    2: _CARRIED + _SEALS,
+    3: _SEALS,
+    VERSION: "",
+}
 
 
 def settle(connection: sqlite3.Connection) -> bool:
