@@ -54,7 +54,10 @@ MUTANTS: dict[str, tuple[list[str], list[Mutant]]] = {
                 "P.ROLLING_BACK: (P.STEADY, P.ROLLING_BACK)", "P.ROLLING_BACK: (P.STEADY, P.STEADY)"
             ),
             Mutant("P.RETIRING: (P.STEADY, P.RETIRING)", "P.RETIRING: (P.STEADY, P.STEADY)"),
-            Mutant("P.PREFLIGHT, P.SHADOW, P.CANARY}", "P.PREFLIGHT, P.SHADOW}"),
+            Mutant("P.VERIFYING, P.PREFLIGHT, P.SHADOW}", "P.VERIFYING, P.PREFLIGHT}"),
+            Mutant("P.VERIFYING, P.PREFLIGHT, P.SHADOW}", "P.VERIFYING, P.SHADOW, P.CANARY}"),
+            Mutant("P.SHADOW, P.CANARY, P.PROMOTING, P", "P.SHADOW, P.PROMOTING, P"),
+            Mutant("LIVE = {P.PREFLIGHT, ", "LIVE = {"),
             Mutant("P.PROMOTING, P.PROBATION}", "P.PROMOTING}"),
             Mutant(
                 "(event.phase, event.ref) != (now.phase, now.candidate)",
@@ -85,8 +88,22 @@ MUTANTS: dict[str, tuple[list[str], list[Mutant]]] = {
             Mutant("if blame is Blame.VERDICT and now.candidate != now.known_good", "if False"),
             Mutant("if blame is Blame.VERDICT and", "if True and"),
             Mutant("if ref == now.candidate and now.phase in LIVE", "if ref == now.candidate"),
-            Mutant("_lawful(now, now.previous) not in (None, ref)", "now.previous != ref"),
-            Mutant("_lawful(now, now.previous) not in", "now.previous not in"),
+            Mutant("_lawful(now, now.previous) in (None, ref)", "now.previous == ref"),
+            Mutant("_lawful(now, now.previous) in (None, ref)", "now.previous in (None, ref)"),
+            Mutant("_lawful(now, now.previous) in (None, ref)", "now.previous is None"),
+            Mutant("now.phase in {P.STEADY, P.CANARY, *ABANDONABLE}", "True"),
+            Mutant("now.phase in {P.STEADY, P.CANARY, *ABANDONABLE}", "now.phase is P.STEADY"),
+            Mutant("{P.STEADY, P.CANARY, *ABANDONABLE}", "{P.STEADY, *ABANDONABLE}"),
+            Mutant("not is_sure or ref != now.active or", "not is_sure or"),
+            Mutant("now = replace(now, waiting=Desired(now.candidate))", "pass"),
+            Mutant("if now.phase is P.CANARY:  # what", "if False:  # what"),
+            Mutant("condemned=reason, reason=why", "reason=why"),
+            Mutant(
+                "if now.condemned and _lawful(now, now.previous) is not None", "if now.condemned"
+            ),
+            Mutant("if now.condemned and", "if True and"),
+            Mutant("known_good=now.previous, previous=None, cond", "known_good=now.previous, cond"),
+            Mutant('restarts=0, condemned=""', "restarts=0"),
             Mutant("known_good=_lawful(now, now.known_good)", "known_good=now.known_good"),
             Mutant("ref == now.active or ref.release >= now.floor", "ref.release >= now.floor"),
             Mutant("ref.release >= now.floor", "ref.release > now.floor"),
@@ -177,10 +194,13 @@ MUTANTS: dict[str, tuple[list[str], list[Mutant]]] = {
             Mutant(
                 "        self.end_shadow()\n        self.canary = None", "        self.end_shadow()"
             ),
-            Mutant("chunk.seat is self.keep.trial and self._keeps_batches", "self._keeps_batches"),
-            Mutant("is self.keep.trial and self._keeps_batches", "is self.keep.trial"),
+            Mutant("self._is_trial(chunk.seat) and self._keeps", "self.keep and self._keeps"),
+            Mutant(
+                "self._is_trial(chunk.seat) and self._keeps_batches", "self._is_trial(chunk.seat)"
+            ),
+            Mutant("seat.ref == self.keep.trial.ref", "seat is self.keep.trial"),
             Mutant("self._scoring.account.tried += len(keys)", "pass"),
-            Mutant("if self._scoring.slot.seat is keep.trial:", "if True:"),
+            Mutant("if self._is_trial(self._scoring.slot.seat):", "if True:"),
             Mutant("and seat.states.like(active.states)", "and True"),
             Mutant(
                 "        self.end_shadow()\n        self.canary = Canary",
@@ -280,18 +300,20 @@ MUTANTS: dict[str, tuple[list[str], list[Mutant]]] = {
         ["test_past"],
         [
             Mutant("if is_new:\n            await", "if True:\n            await"),
-            Mutant(
-                "active.states_then = active.states.copy()", "active.states_then = active.states"
-            ),
+            Mutant("active if is_new else None", "None"),
+            Mutant("self._here(None if forget else seat)", "self._here(None)"),
+            Mutant("        then.restore(began.states)\n", "        pass\n"),
             Mutant(
                 "seat.ref == bad for seat in scoring.leased()", "False for _ in scoring.leased()"
             ),
-            Mutant("self._ring.forget(scoring.stream, scoring.model, until)", "pass"),
+            Mutant("ring.forget(scoring.stream, scoring.model, here.seq)\n\n", "ring\n\n"),
+            Mutant("ended.tried - began.tried", "ended.tried"),
+            Mutant("        ring.begin(room.scoring", "        lambda: ring.begin(room.scoring"),
             Mutant("self._ring.forget(scoring.stream, scoring.model, EVERYTHING)", "pass"),
             Mutant(
                 "await asyncio.to_thread(self._journal.drop_documents, [self._document])", "pass"
             ),
-            Mutant("scoring.beside.keep = None\n        return", "return"),
+            Mutant("        self._room.scoring.beside.keep = None\n", ""),
             Mutant('told.get("digest") == ref.digest', "told"),
         ],
     ),
@@ -301,18 +323,16 @@ MUTANTS: dict[str, tuple[list[str], list[Mutant]]] = {
             Mutant("if scored.release != release:", "if False:"),
             Mutant("if not good.takes(scored.values):", "if False:"),
             Mutant("            result.refused += scored.rows\n", ""),
-            Mutant("good.states_then.copy() if good.states_then", "None if good.states_then"),
             Mutant("result.rows += await", "_ = await"),
             Mutant("result.refused += len(part.times)", "pass"),
             Mutant("kept - self.rows - self.refused", "kept - self.rows"),
             Mutant("Again(part.release, part.seq,", "Again(part.release, part.seq + 1,"),
             Mutant("scored.seq + start", "scored.seq"),
             Mutant("unrepeated(some)", "len(some)"),
-            Mutant("states = good.states.blank()", "states = good.states"),
         ],
     ),
     "agent/runtime/handover.py": (
-        ["test_scoring", "test_carrying", "test_past"],
+        ["test_scoring", "test_beside", "test_past", "test_carrying"],
         [
             Mutant(
                 "account.expired += account.held - carried\n    account.held = carried\n    if",
@@ -343,7 +363,6 @@ MUTANTS: dict[str, tuple[list[str], list[Mutant]]] = {
             Mutant('scoring.give_up(chunk, "rolled_back",', '(lambda *_: None)(chunk, "",'),
             Mutant("for _ in range(leases - kept):", "for _ in range(leases):"),
             Mutant("for _ in range(leases - kept):", "for _ in range(0):"),
-            Mutant("    scoring.shares.settle()\n", ""),
         ],
     ),
     "agent/runtime/cutting.py": (
@@ -389,6 +408,7 @@ MUTANTS: dict[str, tuple[list[str], list[Mutant]]] = {
             Mutant("scoring.trace.scored(seat.ref, first, rows, waited_ms, now)", "pass"),
             Mutant("scoring.beside.answered(chunk, columns, answer.run_ms, first)", "pass"),
             Mutant("scoring.account.next_seq += rows", "pass"),
+            Mutant("+= rows\n    scoring.dirty = True", "+= rows"),
             Mutant("scoring.trace.superseded(rows)", "pass"),
             Mutant("again.done.set_result(rows)", "again.done.set_result(0)"),
             Mutant('"release": again.release', '"release": 0'),
@@ -400,7 +420,7 @@ MUTANTS: dict[str, tuple[list[str], list[Mutant]]] = {
         ],
     ),
     "agent/runtime/questions.py": (
-        ["test_scoring", "test_commands"],
+        ["test_questions"],
         [
             Mutant("asked.set_running_or_notify_cancel()", "pass"),
             Mutant("if seat is None:", "if False:"),
@@ -416,7 +436,7 @@ MUTANTS: dict[str, tuple[list[str], list[Mutant]]] = {
         ],
     ),
     "agent/runtime/scoring.py": (
-        ["test_scoring", "test_jobs", "test_carrying", "test_overload", "test_beside"],
+        ["test_scoring", "test_jobs", "test_overload", "test_beside", "test_carrying"],
         [
             Mutant("account.readings += block.readings", "account.readings += len(block)"),
             Mutant("share.readings = block.readings", "pass"),
@@ -660,7 +680,8 @@ def _judge(tree: Path, tests: list[str]) -> None:
     sys.path[0] = str(tree)
     sys.dont_write_bytecode = False  # what has no mistake in it is compiled once
     os.chdir(tree)
-    options = ["-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:cov"]
+    os.environ["HYPOTHESIS_PROFILE"] = "mutants"
+    options = ["-q", "-x", "--tb=line", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:cov"]
     options += ["-W", "ignore", "-o", f"timeout={TEST_S_MAX}"]
     with Path(tree, "told.txt").open("w", encoding="utf-8") as told, redirect_stdout(told):
         code = pytest.main([*options, *(f"tests/unit/{test}.py" for test in tests)])

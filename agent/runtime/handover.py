@@ -70,4 +70,3 @@ def take_from(scoring: "Scoring", bad: Seat, good: Seat | None) -> None:
     kept = sum(seat is bad for seat in scoring.leased())
     for _ in range(leases - kept):
         scoring.slot.release(bad)
-    scoring.shares.settle()

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.core.errors import RefusedError
+from agent.core.samples import Reservoir
 from agent.runtime.accounts import Account
 from agent.runtime.batches import Again, Chunk
 from agent.runtime.limits import ROWS_WAITING_MAX, Limits
@@ -338,6 +339,34 @@ def test_scores_that_are_no_numbers_go_out_as_null_and_are_evidence(river):
     assert (seat.evidence.errors, seat.evidence.windows) == (1, 3)
     assert "finite" in seat.evidence.why
     assert river.account.scored == 3
+
+
+def test_the_account_is_stored_with_the_scores_that_it_counts(river):
+    """[delivery-1.1] Also where nothing else has come since it was last stored."""
+    seat = seated(river)
+    river.push(2)
+    river.turn()
+    river.scoring.stored()
+    assert river.scoring.stored() is None
+    seat.session.answer()
+    river.turn()
+    after = after_a_crash(river)
+    assert (after.scored, after.next_seq) == (2, 2)
+    again = Again(1, 0, 1, Future())
+    row = (np.zeros(1, np.int32), np.zeros(1), np.full((1, 1), 7.0))
+    river.scoring.put(Chunk(seat, *row, 0, river.clock.monotonic(), [], again=again), 0.0)
+    river.finish()
+    after = after_a_crash(river)
+    assert (after.scored, after.next_seq) == (2, 3)
+
+
+def test_where_scores_are_looked_at_the_finite_ones_are_sampled(river):
+    seat = seated(river)
+    seat.evidence.scores = Reservoir()
+    seat.session._run = lambda inputs: [np.where(inputs[0] == 2, np.nan, inputs[0])]
+    river.push(3)
+    river.finish()
+    assert seat.evidence.scores.columns().ravel().tolist() == [1, 3]
 
 
 # ---- swaps ---------------------------------------------------------------------------------------
