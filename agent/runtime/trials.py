@@ -87,7 +87,7 @@ class Trials:
             passed = True
         finally:
             if not passed:  # else it goes on, so that its windows are full when it takes over
-                await self._room.on_lane(beside.end_shadow)
+                self._room.post(beside.end_shadow)
 
     async def canary(self, seat: Seat) -> None:
         """`seat` answers for a share of the sensors.
@@ -119,7 +119,7 @@ class Trials:
             passed = True
         finally:
             if not passed:  # else it answers on, until it answers for all
-                await self._room.on_lane(self._room.scoring.beside.end_canary)
+                self._room.post(self._room.scoring.beside.end_canary)
 
     async def promoted(self, seat: Seat) -> None:
         """`seat` is about to take the stream: its probation begins there."""
@@ -145,12 +145,14 @@ class Trials:
             await self._until(seat, "probation", judge.probation, bars, bars.probation.windows)
         finally:
             if good is not None:
-                await self._room.on_lane(lambda: self._end_beside(seat))
+                self._room.post(lambda: self._end_beside(seat))
 
     async def _answered(self, good: Seat) -> None:
-        """Until `good` has answered what it took before the swap: as a shadow its states are its
-        own, and the live version goes on from those of its last rows.
+        """Until `good` has answered what it took before the swap, if it carries states: as a shadow
+        they are its own, and the live version goes on from those of its last rows.
         """
+        if good.states is None:  # the sooner it is beside, the more of it can be scored again
+            return
         for _ in range(ANSWERED_LOOKS_MAX):
             if not await self._room.on_lane(lambda: good in self._room.scoring.leased()):
                 return
