@@ -90,7 +90,7 @@ def lived(broker, folder, *, offline):
             books = site.book("m")
             eventually(lambda: len(books.corrected()) >= sent, 30, f"{sent} rows")
             books.check()
-            receipts = eventually(lambda: _receipts(site, 3), 20, "three receipts, whole")
+            receipts = eventually(lambda: _receipts(site, 4), 20, "four receipts, whole")
             last = eventually(lambda: _reported(site, sent), 20, f"{sent} told; {site.reported}")
             return {
                 "rows": sorted(round(row[1]) - BASE for row in books.corrected().values())
