@@ -19,7 +19,7 @@ from agent.core.manifest import Manifest
 from agent.core.names import ModelRef
 from agent.ports import Clock, Engine, Store
 from agent.runtime.intake import Intake
-from agent.runtime.lane import Lane
+from agent.runtime.lane import Lane, LaneStoppedError
 from agent.runtime.receipts import SwapTrace
 from agent.runtime.scoring import Scoring
 from agent.runtime.seats import Seat, ready
@@ -71,6 +71,13 @@ class Room:
     def _wake(self) -> None:
         self._alarm.set()
         self._alarm = asyncio.Event()
+
+    def post(self, function: Callable[[], object]) -> None:
+        """Run `function` on the lane's thread some time, before whatever is asked of it after: for
+        who is cancelled and cannot wait, for the lane may have stopped.
+        """
+        with contextlib.suppress(LaneStoppedError):
+            self._lane.call(function)
 
     async def seat(self, ref: ModelRef, *, background: bool) -> Seat:
         """The seat of `ref`, loaded and proven if it was not yet.
@@ -200,9 +207,9 @@ class Room:
 
         def back() -> None:
             old = self.scoring.swap(good, trace)
-            dropped = old if old is not good and old is not None and old.closed else None
-            if (taken := bad or dropped) is not None:
-                self.scoring.take_from(taken, good)
+            for taken in dict.fromkeys((bad, old)):  # two, where one was a canary
+                if taken is not None and taken is not good:
+                    self.scoring.take_from(taken, good)
 
         await self.on_lane(back)
 

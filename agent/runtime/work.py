@@ -218,7 +218,8 @@ class Works:
         if rollout.known_good is not None:
             good = await self.placing.seat(rollout.known_good, background=False)
         why = rollout.reason or f"{ref} is not wished for any more"
-        trace = await self.clerk.open("rollback", ref, rollout.known_good, why)
+        left = ref if rollout.active in (None, rollout.known_good) else rollout.active
+        trace = await self.clerk.open("rollback", left, rollout.known_good, why)
         await self.room.take_back(self.room.seats.get(ref), good, trace)
         self.rollbacks += 1
         trace.rescoring = True
