@@ -178,6 +178,9 @@ class Database:
             if not schema.settle(connection):
                 msg = "a later version of the agent wrote it"
                 raise _DamagedError(msg)
+            if not schema.is_ours(connection):
+                msg = "its tables are not those it was made with"
+                raise _DamagedError(msg)
             self._check(connection)
         except ValueError as error:
             connection.close()

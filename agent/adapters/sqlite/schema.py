@@ -4,7 +4,9 @@ An outbox id is the priority above 48 bits of a number that rises: the order of 
 order of sending, and costs no index.
 """
 
+import functools
 import sqlite3
+from contextlib import closing
 
 VERSION = 4
 PRIORITY_BITS = 48
@@ -66,3 +68,24 @@ def settle(connection: sqlite3.Connection) -> bool:
     if steps:
         connection.executescript(f"BEGIN; {steps} PRAGMA user_version={VERSION}; COMMIT;")
     return steps is not None
+
+
+def is_ours(connection: sqlite3.Connection) -> bool:
+    """Whether the tables are those of `VERSION`: their names and columns are bytes on a disk, too,
+    and no check of SQLite's knows what they should be.  sqlite3.Error.
+    """
+    return _shape(connection) == _ours()
+
+
+@functools.cache
+def _ours() -> object:
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        settle(connection)
+        return _shape(connection)
+
+
+def _shape(connection: sqlite3.Connection) -> object:
+    tables = "SELECT name FROM sqlite_master WHERE type='table' ORDER BY name"
+    columns = 'SELECT name, type, "notnull", pk FROM pragma_table_info(?)'
+    names = [name for (name,) in connection.execute(tables)]
+    return {name: connection.execute(columns, (name,)).fetchall() for name in names}
