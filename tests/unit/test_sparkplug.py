@@ -2,6 +2,7 @@
 
 import math
 
+import msgpack
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -281,8 +282,15 @@ def test_a_gap_in_the_numbers_of_a_node_is_counted_and_its_data_are_taken():
     assert stream.send(node.data("p2", AT, vib=2.0))[0][2:] == (1.0, 2.0)
     assert (stream.rejected, stream.decoder.census.gaps) == ({}, 1)
     assert "messages were lost" in stream.why("seq")
-    stream.send(node.data("p1", AT), *node.births(AT), node.data("p1", AT))
+    again = node.data("p1", AT)  # as QoS 1 may bring it
+    stream.send(again, again, *node.births(AT), node.data("p1", AT))
     assert stream.decoder.census.gaps == 1  # a birth of the node begins anew
+    for lost, message in enumerate((node.birth, node.death)):
+        node.data("p1", AT)
+        stream.send(message("p1", AT))
+        assert stream.decoder.census.gaps == 2 + lost
+    stream.send(node.birth("p1", AT), (node.topic("DDATA", "p1"), payload(at=AT)))
+    assert stream.decoder.census.gaps == 3  # what has no number cannot say
 
 
 def test_births_are_kept_over_a_restart_and_values_are_not():
@@ -321,7 +329,10 @@ def test_what_is_kept_is_bounded_and_what_cannot_be_read_is_refused():
     after.decoder.census.recall(kept)
     assert "plant/e39" in after.decoder.census.nodes
     assert "plant/e0" not in after.decoder.census.nodes
-    for wrong in (b"", b"\xc1", kept[:-1], b"\x92\x90\x91\x93\xa1n\x00\x91\x93\xa0\x07\x80"):
+    sorts = [[[b"a", b"b"], [9, 9]], [[b"a", b"b"], [9]]]
+    books = (([sort], [["n", None, [["", 0, {1: 2}]]]]) for sort in sorts)
+    no_sort = [], [["n", None, [["", 0, {}]]]]
+    for wrong in (b"", b"\xc1", kept[:-1], *map(msgpack.packb, (*books, no_sort))):
         with pytest.raises(RefusedError, match="kept cannot be read"):
             Stream().decoder.census.recall(wrong)
 
@@ -342,6 +353,15 @@ def test_topics_that_are_none_of_sparkplugs_are_refused(topic):
     messages = [(topic, payload(at=AT)), node.data("p1", AT)]
     assert len(stream.send(*messages)) == 1
     assert stream.rejected == {"malformed": 1}
+
+
+def test_any_number_of_topics_may_come():
+    """[streams-3.8]"""
+    stream, node = born(Stream(keys_max=2))
+    for n in range(3000):
+        stream.send((f"spBv1.0/plant/DDATA/e1/x{n}", payload()))
+    assert len(stream.decoder._reader._routes) <= 4 * 2 + 1024
+    assert len(stream.send(node.data("p1", AT))) == 1
 
 
 def test_what_is_no_reading_is_none():
@@ -400,15 +420,18 @@ def test_births_take_no_more_memory_than_they_may():
             census.born("g/e", device, [(b"temp", 9, 0), (b"vib", 10, 1), (b"rpm", 10, 2)])
     census.died("g/e")
     assert census.nodes == {}
-    census.born("g/e", "p3", [(b"temp", 9, 0)])
+    one, other = (census.born("g/e", f"p{n}", [(b"temp", 9, n)]) for n in range(2))
+    assert one.sort is other.sort  # whatever their aliases are
 
 
 def test_many_small_metrics_are_counted_before_they_are_made():
     """[streams-3.8]"""
     stream, _ = born()
-    raw = b"\x12\x00" * 500_000
-    assert stream.send(("spBv1.0/plant/DDATA/e1/p1", raw)) == []
-    assert "more than 16384 metrics" in stream.why("malformed")
+    raw = b"\x12\x00" * 500_000 + b"\xff"  # who reads to its end finds that it is none
+    for many in (raw, b"\x12\x00" * 20_000):
+        stream.decoder.last_reject.clear()
+        assert stream.send(("spBv1.0/plant/DDATA/e1/p1", many)) == []
+        assert "more than 16384 metrics" in stream.why("malformed")
 
 
 def test_a_spec_that_cannot_be_followed_is_refused():

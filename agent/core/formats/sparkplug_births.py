@@ -53,9 +53,11 @@ class Node:
     seq: int | None = None  # of its latest message
 
     def follows(self, seq: int) -> bool:
-        """Whether a message numbered `seq` is the next one; it is the latest from now on."""
-        expected, self.seq = self.seq, seq
-        return expected is None or seq == (expected + 1) % 256
+        """Whether a message numbered `seq` is the next one, or the last once more (QoS 1); it is
+        the latest from now on.
+        """
+        last, self.seq = self.seq, seq
+        return last is None or seq in (last, (last + 1) % 256)
 
 
 class _Kept(msgspec.Struct, array_like=True):
