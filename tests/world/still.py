@@ -3,7 +3,6 @@
 For tests of what lives on the event loop; the lane that turns is tested by itself.
 """
 
-import selectors
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import Any, TypeVar
@@ -11,6 +10,7 @@ from typing import Any, TypeVar
 from agent.core.decoding import Decoder
 from agent.core.streams import StreamSpec
 from agent.ports import Clock, Outbox
+from agent.runtime.descriptors import Descriptors, Ready
 from agent.runtime.intake import Intake
 from agent.runtime.lane import Lane
 
@@ -23,11 +23,14 @@ def intake(name: str = "s", **spec: Any) -> Intake:
     return Intake(whole, Decoder(whole, ()))
 
 
-class _Impatient(selectors.DefaultSelector):
+class _Impatient(Descriptors):
     """Looks, and does not wait."""
 
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        return super().select(0)
+    def ready(self, timeout_s: float) -> Ready:  # as the lane asks it
+        return super().ready(0)
+
+    def ready_at_rest(self, timeout_s: float) -> Ready:
+        return super().ready_at_rest(0)
 
 
 class StillLane(Lane):
@@ -35,8 +38,8 @@ class StillLane(Lane):
 
     def __init__(self, clock: Clock, outbox: Outbox) -> None:
         super().__init__(clock, outbox)
-        self._selector.close()
-        self._selector = _Impatient()
+        self._descriptors.close()
+        self._descriptors = _Impatient(self._wake_reader.fileno())
 
     def call(self, function: Callable[[], T]) -> "Future[T]":
         future: Future[T] = Future()
@@ -48,9 +51,9 @@ class StillLane(Lane):
 
     def close(self) -> None:
         """Give back its descriptors."""
+        self._descriptors.close()
         self._wake_reader.close()
         self._wake_writer.close()
-        self._selector.close()
 
 
 def still_lane(clock: Clock, outbox: Outbox, *streams: str) -> StillLane:
