@@ -78,17 +78,19 @@ class Past:
 
     async def _begin(self, seat: Seat) -> None:
         scoring = self._room.scoring
-        is_new = await self._began(seat.ref) is None
+        began = await self._began(seat.ref)
 
-        def keep() -> _Instant:
+        def keep() -> tuple[bool, _Instant]:
             beside, active = scoring.beside, scoring.slot.seat
+            # the journal may be durable where the rows that were numbered before it are not
+            is_new = began is None or scoring.account.next_seq < began.seq
             if beside.keep is None or beside.keep.trial is not seat:
                 beside.keep = Keep(
                     seat, lambda scored: self._ring.append(scoring.stream, scoring.model, scored)
                 )
-            return self._here(active if is_new else None)
+            return is_new, self._here(active if is_new else None)
 
-        here, states = await self._room.on_lane(keep)
+        is_new, (here, states) = await self._room.on_lane(keep)
         if is_new:
             await self._note(seat.ref, here, states)
             self._ring.forget(scoring.stream, scoring.model, here.seq)

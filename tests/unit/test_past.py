@@ -539,6 +539,24 @@ def test_what_was_said_and_never_became_durable_is_not_taken_back_from_others(pl
     live(killed, plant, taken_up)
 
 
+def test_a_trial_that_began_behind_what_became_durable_begins_where_the_numbers_go_on(plant):
+    """[rollout-6.4] What was numbered before it, and lost in the death, is numbered again."""
+
+    async def before(plant):
+        await tried(plant, values=[10])
+        told = json.loads(plant.journal.documents["trial:m"])
+        ahead = told | {"seq": told["seq"] + 4, "tried": 9}
+        plant.journal.documents["trial:m"] = json.dumps(ahead).encode()
+
+    async def after(plant):
+        feed(plant, 11)
+        await rolled_back(plant)
+        assert [*Sent(plant).superseded.values()] == [11, 11]
+        assert rescored(plant) == {"rows": 2, "refused": 0, "missing": 0}
+
+    live(before, plant, after)
+
+
 def test_where_a_trial_began_survives_a_restart(plant):
     """[rollout-6.4]"""
 
