@@ -173,9 +173,9 @@ def test_commands_kills_and_a_stop_in_mid_phase(broker, tmp_path, phase):
             told.reached(phase, second)
             assert site.command("rollback", {"model": "m"})["code"] == 200
             told.back()
+            heard = 2 if phase in ("canary", "probation") else 0
+            eventually(lambda: len(told.receipts("rollback")) == heard, 20, "a receipt each")
             whys = {r["why"] for r in told.receipts("rollback")}
-            heard = phase in ("canary", "probation")
-            assert len(told.receipts("rollback")) == (2 if heard else 0)
             assert all("rolled back by command" in why for why in whys)
         told.ends_well()
 
@@ -198,8 +198,10 @@ def test_a_newer_wish_in_mid_phase(broker, tmp_path, phase):
         assert model["active"]["release"] == third
         assert bool(model["quarantined"]) == (phase == "probation")
         if phase in ("canary", "probation"):
-            (receipt,) = told.receipts("rollback")
+            (receipt,) = eventually(lambda: told.receipts("rollback"), 20, "its receipt")
             why = "by command" if phase == "probation" else "not wished for any more"
+            eventually(lambda: told.receipts("rollback")[0]["rescored"], 20, "written whole")
+            (receipt,) = told.receipts("rollback")
             assert why in receipt["why"]
             assert receipt["rescored"]["missing"] == 0
         told.ends_well()
