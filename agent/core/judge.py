@@ -113,7 +113,7 @@ def moved(before: Reservoir, now: Reservoir, bars: Bars) -> str:
     if most is None or min(len(before), len(now)) < ROWS_WORTH_A_LOOK:
         return ""
     apart = distance(before.columns(), now.columns())
-    if apart - distance_error(len(before), len(now), DOUBT) <= most:
+    if apart - distance_error(len(before), len(now), DOUBT, now.width) <= most:
         return ""
     return f"the scores have moved by {apart:.2f} (at most {most:g}, Kolmogorov-Smirnov)"
 
@@ -153,7 +153,7 @@ def _apart(both: Comparison, bars: Bars) -> Verdict | None:
         )
     if bar.score_distance is not None and len(both.ours) >= ROWS_WORTH_A_LOOK:
         apart = both.score_distance
-        error = distance_error(len(both.ours), len(both.theirs), DOUBT)
+        error = distance_error(len(both.ours), len(both.theirs), DOUBT, both.ours.width)
         if apart - error > bar.score_distance:
             return _fail(
                 f"the scores lie {apart:.2f} apart over {len(both.ours)} windows "

@@ -30,6 +30,11 @@ class Reservoir:
     def __len__(self) -> int:
         return min(self.seen, self._rows_max)
 
+    @property
+    def width(self) -> int:
+        """How many columns are compared."""
+        return int(self._rows.shape[1])
+
     def add(self, scores: NDArray[np.floating]) -> None:
         """Rows of one score [n], or of several [n, k]; all finite."""
         if not len(scores):

@@ -7,7 +7,16 @@ import pytest
 
 from agent.core.comparison import ROWS_WORTH_A_LOOK
 from agent.core.evidence import SLICE_S, Evidence
-from agent.core.judge import LATENCY_SLACK_MS, canary, doubt, moved, probation, serving, shadow
+from agent.core.judge import (
+    LATENCY_SLACK_MS,
+    canary,
+    doubt,
+    moved,
+    probation,
+    serving,
+    shadow,
+    watch,
+)
 from agent.core.manifest import Bars
 from agent.core.samples import Reservoir
 from agent.core.scores import ScoreColumns
@@ -169,6 +178,26 @@ def test_a_canary_passes_by_its_windows():
     demanded = bars(canary={"share": 0.1, "windows": 10})
     assert canary(seen(9), demanded).word == "WATCH"
     assert canary(seen(10), demanded).word == "PASS"
+
+
+@pytest.mark.parametrize(("columns", "word"), [(1, "FAIL"), (8, "WATCH")])
+def test_of_many_columns_one_is_apart_by_chance_more_often(columns, word):
+    """[rollout-5.4] The first lies as far apart in both; the doubt is shared among all."""
+    evidence = seen(1000)
+    evidence.hold_against(1e-3, 1e-4)
+    rows = np.repeat(np.linspace(0.0, 1.0, 1000)[:, None], columns, axis=1)
+    moved_rows = rows.copy()
+    moved_rows[:, 0] += 0.205
+    same = ["ok"] * 1000
+    evidence.compared(ScoreColumns(moved_rows, same), ScoreColumns(rows, same))
+    demanded = bars(shadow={"windows": 2000, "score_distance": 0.1, "max": 60.0})
+    assert shadow(evidence, demanded).word == word
+
+
+def test_who_serves_is_held_against_another_only_where_that_is_demanded():
+    demanded = {"windows": 100, "agreement": 0.98}
+    assert watch(compared(20, 100), bars(shadow=demanded)).word == "FAIL"
+    assert watch(compared(20, 100), bars(shadow=demanded | {"windows": 0})).word == "WATCH"
 
 
 # ---- while it serves -----------------------------------------------------------------------------

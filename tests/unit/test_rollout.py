@@ -340,6 +340,13 @@ def test_while_another_is_tried_the_last_version_there_is_is_not_condemned(phase
         assert step(last, Condemned(V1, "worker died")) == (last, None)
 
 
+@pytest.mark.parametrize("phase", [Phase.PROMOTING, Phase.ROLLING_BACK, Phase.RETIRING])
+def test_while_the_stream_changes_hands_the_active_version_is_not_condemned(phase):
+    """What is seen just then may be the doing of either."""
+    now = at(phase, previous=V3)
+    assert step(now, Condemned(V1, "failed while serving: nan")) == (now, None)
+
+
 def test_condemning_the_last_version_there_is_changes_nothing():
     """[rollout-3.3]"""
     last = Rollout(active=V1, known_good=V1)
