@@ -536,6 +536,20 @@ def test_what_a_version_on_trial_has_scored_is_kept_as_it_was_scored(river):
     assert river.scoring.account.tried == 6
 
 
+def test_a_version_on_trial_that_climbs_to_another_worker_is_kept_on(river):
+    """[rollout-6.1]"""
+    kept = []
+    trial, climbed = seated(river, 2), river.seat(2)
+    river.scoring.beside.keep = Keep(trial, kept.append)
+    river.push(2)
+    river.finish()
+    river.swap(climbed)
+    river.push(3)
+    river.finish()
+    assert [(one.seq, one.rows, one.release) for one in kept] == [(0, 2, 2), (2, 3, 2)]
+    assert river.scoring.account.tried == 5
+
+
 def test_what_others_have_scored_is_not_kept(river):
     kept = []
     active, candidate = seated(river), river.seat(2)
