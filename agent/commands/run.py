@@ -33,6 +33,10 @@ def main(arguments: Sequence[str]) -> int:
         print(f"edge-agent: {error}", file=sys.stderr)  # noqa: T201  # for whoever called us
         return 2
     log_to_stderr(options.log)
+    if config.engine.isolation == "process":
+        from agent.worker import early
+
+        early.start()  # imports what it needs while we do
     from agent import app
 
     gc.freeze()  # never to be looked through again

@@ -18,6 +18,8 @@ process.
     priority    loading at the lowest scheduling class
     jail, seccomp   the layers that hold the child in
     bench       how fast each provider runs a model, for people who ask
+    arrival     how it comes to its sockets and its errand
+    launch, early   the agent's side: how it is started, perhaps before it is known what for
 """
 
 import os

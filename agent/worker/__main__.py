@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.core.accelerators import CPU, PROVIDERS
-from agent.worker import control, frames, hardware, jail, making, priority, providers
+from agent.worker import arrival, control, frames, hardware, jail, making, priority, providers
 from agent.worker.arena import Arena
 from agent.worker.golden import Golden, failed, warm_up
 from agent.worker.loaded import Loaded
@@ -27,7 +27,6 @@ from agent.worker.refusals import DEVICE_LOST, RefusalError, is_device, of_run
 
 SWITCH_S = 0.0005  # golden samples on one thread may hold up a live batch on the other by so much
 CHUNK_BYTES = 65536
-SECRET_BYTES = 32
 SPARE_BYTES = 1 << 16  # of a frame, for its entries
 
 
@@ -232,32 +231,13 @@ def _failed(job: int, why: str, started: int) -> bytes:
     return frames.pack(frames.FAILED, job=job, number=took, body=why.encode())
 
 
-def _connected(errand: dict[str, Any]) -> tuple[socket.socket, socket.socket]:
-    """The data and the control socket: inherited, or (Windows) dialled on the loopback.
-
-    There the agent cannot know who dials, so the first bytes of each are a secret that came by
-    the child's standard input.
-    """
-    if errand["port"] == 0:
-        return socket.socket(fileno=errand["data"]), socket.socket(fileno=errand["control"])
-    secret = sys.stdin.buffer.read(SECRET_BYTES)
-    pair = []
-    for _ in range(2):
-        sock = socket.create_connection(("127.0.0.1", errand["port"]), timeout=10)
-        sock.settimeout(None)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.sendall(secret)
-        pair.append(sock)
-    return pair[0], pair[1]
-
-
 def main(errand: dict[str, Any]) -> None:
     """The whole life of a worker."""
     jail.die_with_parent(errand["parent"])
     for ignored in (signal.SIGINT, signal.SIGTERM):  # the agent says when; it still has to drain
         signal.signal(ignored, signal.SIG_IGN)
     sys.setswitchinterval(SWITCH_S)
-    data, asked = _connected(errand)
+    data, asked, errand = arrival.joined(errand)
     failed = making.register(errand["outfit"])
     built = compiled_in()
     seen = hardware.devices()

@@ -12,6 +12,7 @@ from typing import Any
 
 _LENGTH = Struct("<I")
 BYTES_MAX = 16 * 2**20
+_ARENA = b"a"  # goes with the descriptor of the shared memory
 
 
 class GoneError(Exception):
@@ -43,6 +44,29 @@ def receive(sock: socket.socket) -> dict[str, Any]:
         msg = "a control message that is no object"
         raise GoneError(msg)
     return document
+
+
+def send_errand(sock: socket.socket, errand: dict[str, Any], arena: int) -> None:
+    """To a worker that waits for it (see `early`), with a descriptor of the shared memory.
+
+    Raises GoneError.
+    """
+    try:
+        socket.send_fds(sock, [_ARENA], [arena])
+    except OSError as error:
+        raise GoneError(str(error)) from error
+    send(sock, errand)
+
+
+def receive_errand(sock: socket.socket) -> dict[str, Any]:
+    """The worker's side; `arena` is a descriptor of its own.  Raises GoneError."""
+    try:
+        word, descriptors, _, _ = socket.recv_fds(sock, len(_ARENA), 1)
+    except OSError as error:
+        raise GoneError(str(error)) from error
+    if word != _ARENA or not descriptors:
+        raise GoneError("there is no errand")
+    return receive(sock) | {"arena": descriptors[0]}
 
 
 def _exactly(sock: socket.socket, size: int) -> bytes:

@@ -8,7 +8,6 @@
     compiled   optimised graphs and engines, kept between starts
     answers    what workers say, taken apart
     child      one process: started, asked, ended
-    launch     the command, the environment and the thread it is started with
     footprint  how much memory one took at its worst
     limits     bounds of them all
 

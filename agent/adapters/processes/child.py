@@ -13,10 +13,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.adapters.processes import launch
 from agent.core.errors import UnavailableError
 from agent.ports import WorkerLostError
-from agent.worker import control
+from agent.worker import control, early, launch
 from agent.worker.arena import Arena
 from agent.worker.refusals import DEVICE_LOST
 
@@ -55,7 +54,10 @@ class Child:
         """
         self.killed = False
         self.doing = ""  # the provider that its model is being loaded on
-        self._path = launch.package_folders()
+        try:
+            self._path = launch.package_folders()
+        except ModuleNotFoundError as error:
+            raise UnavailableError(str(error)) from error
         try:
             self.arena = Arena.create(arena_bytes)
         except OSError as error:
@@ -69,7 +71,6 @@ class Child:
             "arena": self.arena.fd,
             "arena_tag": self.arena.tag,
             "arena_bytes": arena_bytes,
-            "parent": os.getpid(),
             "background": background,
             "outfit": dict(outfit or {}),
         }
@@ -93,38 +94,24 @@ class Child:
     # ---- life -----------------------------------------------------------------------------------
 
     def _start(self, errand: dict[str, Any]) -> None:
-        """Spawn it with sockets that it inherits."""
-        self.data, their_data = socket.socketpair()
-        self.control, their_asked = socket.socketpair()
-        read, write = os.pipe()
-        os.set_blocking(write, False)  # a worker that talks too much loses words, not time
-        os.set_blocking(read, False)
-        self._stderr = read
-        try:
-            theirs = [their_data.fileno(), their_asked.fileno()]
-            errand |= {"data": theirs[0], "control": theirs[1], "port": 0}
-            self._process = launch.start(
-                launch.command(self._path, errand),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=write,
-                env=launch.environment(),
-                cwd="/",
-                pass_fds=[*theirs, self.arena.fd],
-                # Not a session of its own: the kernel would give that a fair share of the processor
-                # (sched_autogroup), however low the worker's class is within it.
-                process_group=0,
-            )
-        finally:
-            os.close(write)
-            their_data.close()
-            their_asked.close()
+        """Of the one that waits, else a new one, with sockets that it inherits."""
+        it = early.take()
+        if it is not None:
+            try:
+                it.send(errand, self.arena.fd)
+            except control.GoneError:
+                it.close()
+                it = None
+        it = it or early.spawned(errand, more=(self.arena.fd,))
+        self._process, self._stderr = it.process, it.stderr
+        self.data, self.control = it.data, it.control
 
     def _start_dialling(self, errand: dict[str, Any], start_s: float) -> None:
         """Spawn it and wait for its two calls, which have to begin with a secret."""
         secret = secrets.token_bytes(SECRET_BYTES)
         with socket.create_server(("127.0.0.1", 0)) as listener:
-            errand |= {"data": -1, "control": -1, "port": listener.getsockname()[1]}
+            errand |= {"data": -1, "control": -1, "parent": os.getpid()}
+            errand["port"] = listener.getsockname()[1]
             self._process = launch.start(
                 launch.command(self._path, errand),
                 stdin=subprocess.PIPE,

@@ -1,4 +1,7 @@
-"""The command, the environment and the thread that a worker is started with."""
+"""The agent's side: the command, the environment and the thread that a worker is started with.
+
+The standard library alone, so that a worker may be started before anything else is imported.
+"""
 
 import importlib.util
 import json
@@ -6,12 +9,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import agent
-from agent.core.errors import UnavailableError
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 START = """\
 import json, sys
@@ -30,11 +32,13 @@ ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THRE
 
 # The kernel's parent-death signal fires when the *thread* that started the child ends; so one that
 # never ends starts them all.
-_starter: ThreadPoolExecutor | None = None
+_starter: "ThreadPoolExecutor | None" = None
 
 
 def start(*arguments: Any, **options: Any) -> "subprocess.Popen[bytes]":
     """`subprocess.Popen`, on a thread that lives as long as this process."""
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  not before it is needed
+
     global _starter  # noqa: PLW0603  one per process, made when first needed
     if _starter is None:
         _starter = ThreadPoolExecutor(1, thread_name_prefix="worker-starter")
@@ -69,12 +73,12 @@ def package_folders() -> list[str]:
     """Where this package, numpy and onnxruntime lie, however they came to be importable here.
 
     Raises:
-        UnavailableError: one is not installed.
+        ModuleNotFoundError: one is not installed.
     """
-    folders = {str(Path(agent.__file__).resolve().parent.parent): None}
+    folders = {str(Path(__file__).resolve().parents[2]): None}
     for name in ("onnxruntime", "numpy"):  # two environments may hold the first: ours comes first
         spec = importlib.util.find_spec(name)
         if spec is None or spec.origin is None:
-            raise UnavailableError(f"{name} is not installed; install edge-model-agent[cpu]")
+            raise ModuleNotFoundError(f"{name} is not installed; install edge-model-agent[cpu]")
         folders[str(Path(spec.origin).resolve().parent.parent)] = None
     return list(folders)
