@@ -519,7 +519,6 @@ MUTANTS: dict[str, tuple[list[str], list[Mutant]]] = {
             Mutant("scoring.mark(chunk, parts=-1, answered=0)", "pass"),
             Mutant("scoring.give_up(chunk, REASON, WHY)", "pass"),
             Mutant("scoring.slot.release(chunk.seat)", "pass"),
-            Mutant("        scoring.shares.settle()\n", ""),
         ],
     ),
     "agent/runtime/jobs.py": (

@@ -78,4 +78,3 @@ class Overload:
             scoring.mark(chunk, parts=-1, answered=0)
             scoring.give_up(chunk, REASON, WHY)
             scoring.slot.release(chunk.seat)
-        scoring.shares.settle()
