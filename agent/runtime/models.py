@@ -227,6 +227,8 @@ class Models:
             await self._restore(model)
 
     async def _tidy(self, name: str, room: Room, rollout: Rollout) -> None:
+        if rollout.phase is Phase.PREFLIGHT:  # a second opinion takes memory that is needed now
+            await room.on_lane(room.scoring.beside.end_shadow)
         await room.keep(loaded(rollout))
         if (model := self.rows[name]).works.made_way:
             self._tasks.create_task(self._restore(model), name=f"reinstate {name}")
