@@ -12,11 +12,12 @@ from tests.world.stream import Stream
 from tests.world.waiting import eventually
 
 RSS_MB_MORE_MAX = 64
+DRAIN_S_MAX = 600.0
 TIMES_MIN = 10.0  # what it can score, in a flood of a minute
 
 
-RUN_MS = 5.0  # of the model, a row: it scores 200 a second at the most
-RATE = 2400.0
+RUN_MS = 10.0  # of the model, a row: it scores 100 a second at the most
+RATE = 1200.0
 
 
 def flood(tmp_path, policy, *, seconds):
@@ -49,7 +50,7 @@ def flood(tmp_path, policy, *, seconds):
             site.start(ready=True)
         eventually(
             lambda: (c := site.model("m").get("counts")) and c["in"] == sent and not c["pending"],
-            120,
+            DRAIN_S_MAX,
             f"{sent} counted; {site.model('m')}",
         )
         counts = site.model("m")["counts"]
@@ -75,7 +76,7 @@ def test_a_flood_of_seconds_leaves_the_agent_healthy_and_the_count_exact(tmp_pat
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("policy", ["block", "drop_oldest", "sample"])
 def test_a_flood_of_a_minute_leaves_the_agent_healthy_and_the_count_exact(tmp_path, policy):
     times = flood(tmp_path, policy, seconds=60)

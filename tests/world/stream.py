@@ -73,7 +73,7 @@ class Stream:
             for n in range(self.sent, due):
                 self._client.publish(f"plant/p{n % SENSORS}", reading(n), qos=self._qos)
             self.sent = max(self.sent, due)
-        eventually(lambda: not self._client._out_messages, 30, "the broker has every reading")
+        eventually(lambda: not self._client._out_messages, 120, "the broker has every reading")
 
 
 def reading(n: int) -> bytes:
