@@ -6,6 +6,7 @@ commit had accounted for, as a broker does, and must end with the same scores an
 
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 import orjson
 import pytest
@@ -298,6 +299,111 @@ def test_a_story_that_is_not_whole_is_none_and_its_readings_are_expired(damage):
         store.rows = {n + 1: body for n, body in store.rows.items()}
     life = Life(WINDOWS["tumbling"], store)
     assert counted(life) == (3, 0, {}, 3, 0)
+    life.close()
+
+
+def one_by_one(store, count):
+    """A life that has so many readings in a window, each stored by itself."""
+    life = Life(WINDOWS["tumbling"], store)
+    for n in range(count):
+        life.push([("a", 1000.0 + n, 1.0, 2.0)], 1.0)
+        life.turn(1.0, 0)
+    life.close()
+
+
+def test_a_story_that_breaks_off_in_the_middle_leaves_nothing_in_the_windows():
+    store = Store(10**6)
+    one_by_one(store, 2)
+    store.rows[max(store.rows)] = msgspec.msgpack.encode([[], [b"\xc1"], b""])
+    life = Life(WINDOWS["tumbling"], store)
+    assert counted(life) == (2, 0, {}, 2, 0)
+    life.push([("a", 1010.0 + n, 5.0, 2.0) for n in range(3)], 1.0)
+    life.finish(1.0)
+    assert [score for _, _, score in store.scores] == [15.0]
+    assert counted(life) == (5, 3, {}, 2, 0)
+    life.close()
+
+
+def test_of_a_story_whose_end_is_missing_the_readings_that_are_not_in_it_are_expired():
+    store = Store(10**6)
+    one_by_one(store, 2)
+    del store.rows[max(store.rows)]
+    life = Life(WINDOWS["tumbling"], store)
+    assert counted(life) == (2, 0, {}, 1, 1)
+    life.push([("a", 1010.0 + n, 5.0, 2.0) for n in range(2)], 1.0)
+    life.finish(1.0)
+    assert counted(life) == (4, 3, {}, 1, 0)
+    life.close()
+
+
+def test_what_the_version_before_did_is_no_part_of_the_next_ones_story():
+    """Also where it is stored with the swap, in one commit."""
+    store = Store(10**6)
+    life, other = Life(WINDOWS["tumbling"], store), session(WINDOWS["sliding"])
+    life.push(READINGS, 1.0)
+    life.scoring.swap(ready(manifest(**WINDOWS["sliding"]), other, 0.0))
+    life.push(READINGS[:1], 1.0)
+    life.turn(1.0, 0)
+    assert counted(life) == (3, 0, {}, 2, 1)
+    life.close()
+    other.close()
+    life = Life(WINDOWS["sliding"], store)
+    assert counted(life) == (3, 0, {}, 2, 1)
+    life.close()
+
+
+def test_a_state_that_is_stored_is_not_stored_again_until_it_changes():
+    """Whether by itself or with all others, which is done every few rows here."""
+    store = Store(1)
+    life = Life(WINDOWS["state"], store)
+    numbers = set()
+    for n in range(20):
+        life.push([("a", 1000.0 + n, 1.0, 2.0)], 1.0)
+        life.finish(1.0)
+        rows = dict(store.rows)
+        life.turn(1.0, 0)
+        assert store.rows == rows
+        numbers.add(max(rows))
+    assert 0 in numbers
+    assert len(numbers) > 1
+    life.close()
+
+
+def test_windows_of_other_features_are_not_gone_on_with():
+    """What they hold was made by other rules."""
+    store = Store(10**6)
+    life = Life(WINDOWS["held in windows"], store)
+    life.push(READINGS, 1.0)
+    life.turn(1.0, 0)
+    life.close()
+    other = {**HOLDS["features"], "ranges": [[0, 50], [0, 50]]}
+    life = Life({**WINDOWS["held in windows"], "features": other}, store)
+    assert counted(life) == (2, 0, {}, 2, 0)
+    life.close()
+
+
+def test_a_value_that_came_after_one_restart_is_held_after_the_next():
+    store, nan = Store(10**6), float("nan")
+    for readings in (
+        [("a", 1000.0, 1.0, 3.0), ("a", 1001.0, 1.0, nan)],
+        [("a", 1002.0, 1.0, 7.0)],
+        [("a", 1003.0, 1.0, nan)],
+    ):
+        life = Life(HOLDS, store)
+        life.push(readings, 1.0)
+        life.finish(1.0)
+        life.turn(1.0, 0)
+        life.close()
+    assert [score for _, _, score in store.scores] == [4.0, 4.0, 8.0, 8.0]
+
+
+def test_a_restart_by_itself_stores_nothing_anew():
+    store = Store(10**6)
+    one_by_one(store, 2)
+    rows = dict(store.rows)
+    life = Life(WINDOWS["tumbling"], store)
+    life.turn(1.0, 0)
+    assert store.rows == rows
     life.close()
 
 
