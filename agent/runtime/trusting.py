@@ -9,21 +9,10 @@ from collections.abc import Mapping, Sequence
 
 import structlog
 
-from agent.core import catalog
+from agent.core import catalog, trust
 from agent.core.errors import RefusedError, UnavailableError
 from agent.core.packages import Package
-from agent.core.trust import (
-    TrustState,
-    UntrustedError,
-    anchored,
-    begin,
-    expires,
-    latest,
-    permits,
-    refresh,
-    resolve,
-    trusted_now,
-)
+from agent.core.trust import TrustState, UntrustedError, expires, latest, permits, trusted_now
 from agent.ports import Clock, Journal, Vault
 
 DOCUMENT = "trust"
@@ -115,7 +104,10 @@ class Trusting:
         self._ends: tuple[TrustState, frozenset[str], float] | None = None  # asked each second
         copies = [copy(DOCUMENT) for copy in (journal.load_document, vault.recall)]
         state = latest(copies)
-        self._state = begin(root_file) if state is None else anchored(state, root_file)
+        if state is None:
+            self._state = trust.begin(root_file)
+        else:  # most often the file is the one of old: then there are no signatures to read
+            self._state = state if state.is_from(root_file) else trust.anchored(state, root_file)
         if state is not None and any(copy != state.to_bytes() for copy in copies):
             self._mend(state)
 
@@ -128,7 +120,7 @@ class Trusting:
         """
         with self._lock:
             try:
-                accepted = resolve(
+                accepted = trust.resolve(
                     self._state,
                     metadata,
                     name,
@@ -154,7 +146,7 @@ class Trusting:
         """
         with self._lock:
             try:
-                state = refresh(
+                state = trust.refresh(
                     self._state,
                     metadata,
                     now=self._now()[0],

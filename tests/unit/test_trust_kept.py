@@ -1,5 +1,9 @@
 """Threats T4, T5 and T12 where they meet a restart: what a device keeps of its trust, and tells."""
 
+import pickle
+import subprocess
+import sys
+
 import pytest
 
 from agent.core.errors import RefusedError, UnavailableError
@@ -264,3 +268,27 @@ def test_without_an_anchor_nothing_is_installed_and_nothing_doubted():
     Unanchored().refresh({}, [])
     with pytest.raises(RefusedError, match="no trust anchor"):
         Unanchored().resolve({}, "pump", 1)
+
+
+# ---- starting ------------------------------------------------------------------------------------
+
+STARTS = """
+import pickle, sys
+from types import SimpleNamespace
+from agent.runtime.trusting import Trusting
+root, kept, now = pickle.load(sys.stdin.buffer)
+copy = SimpleNamespace(load_document=kept.get, recall=kept.get)
+clock = SimpleNamespace(wall=lambda: now)
+trusting = Trusting(root, copy, copy, clock, built_at=0.0, device="pump-7", groups=())
+print(trusting.permits("pump", 1), trusting.doubts({"pump": 1}), "tuf" in sys.modules)
+"""
+
+
+def test_a_device_that_starts_with_what_it_has_reads_no_signature(repo, memory):
+    """What does is 0.1 s of imports on a fast machine, before the first score."""
+    memory.trusting().resolve(repo.bundle(), "pump", 1)
+    known = pickle.dumps((memory.root_file, memory.journal.kept, memory.clock.now))
+    done = subprocess.run(
+        [sys.executable, "-c", STARTS], input=known, capture_output=True, check=True
+    )
+    assert done.stdout.decode().split() == ["True", "[]", "False"]

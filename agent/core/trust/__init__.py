@@ -10,11 +10,21 @@ Pure: bytes in, verdicts out.  Storing the state, in the same transaction as the
 on it, is for whoever asks.
 """
 
-from agent.core.trust.chain import anchored, begin, expires
-from agent.core.trust.decide import Accepted, refresh, resolve
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from agent.core.trust.gate import BUNDLE_BYTES_MAX, ROOTS_MAX
 from agent.core.trust.refusal import Kind, UntrustedError
-from agent.core.trust.state import TrustState, latest, permits, trusted_now
+from agent.core.trust.state import TrustState, expires, latest, permits, trusted_now
+
+if TYPE_CHECKING:
+    from agent.core.trust.chain import anchored, begin
+    from agent.core.trust.decide import Accepted, refresh, resolve
+
+# What reads signatures brings the TUF client and its cryptography along (0.1 s, more on a small
+# device): a device that starts with what it has scores without them.
+_LATE = {"anchored": "chain", "begin": "chain"}
+_LATE |= {"Accepted": "decide", "refresh": "decide", "resolve": "decide"}
 
 __all__ = [
     "BUNDLE_BYTES_MAX",
@@ -32,3 +42,9 @@ __all__ = [
     "resolve",
     "trusted_now",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LATE:
+        raise AttributeError(name)
+    return getattr(import_module(f"{__name__}.{_LATE[name]}"), name)

@@ -7,9 +7,8 @@ TrustedMetadataSet is private to python-tuf: tests/unit/test_trust_library.py pi
 """
 
 import hashlib
-import math
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -22,7 +21,7 @@ from tuf.api.exceptions import (
     RepositoryError,
     UnsignedMetadataError,
 )
-from tuf.api.metadata import TOP_LEVEL_ROLE_NAMES, DelegatedRole, Metadata, Signed, Targets
+from tuf.api.metadata import TOP_LEVEL_ROLE_NAMES, DelegatedRole, Signed, Targets
 from tuf.api.serialization import DeserializationError, SerializationError
 from tuf.ngclient._internal.trusted_metadata_set import TrustedMetadataSet
 from tuf.ngclient.config import EnvelopeType
@@ -92,22 +91,10 @@ def anchored(state: TrustState, root_file: bytes) -> TrustState:
     Raises:
         UntrustedError: the file is not a root that is signed by itself.
     """
-    if state.anchor == hashlib.sha256(root_file).hexdigest():
+    if state.is_from(root_file):
         return state
     fresh = begin(root_file)
     return replace(state, roles=fresh.roles, anchor=fresh.anchor)
-
-
-def expires(state: TrustState, families: Collection[str] = ()) -> float:
-    """When the first of the stored top-level roles and of `families` expires.
-
-    In seconds since 1970-01-01 UTC; infinity where nothing but the root file is known yet.
-    """
-    if "timestamp" not in state.roles:
-        return math.inf
-    roles = state.roles.keys() & (TOP_LEVEL_ROLE_NAMES | set(families))
-    signed: list[Signed] = [Metadata.from_bytes(state.roles[role]).signed for role in roles]
-    return min(role.expires.timestamp() for role in signed)
 
 
 def climb(

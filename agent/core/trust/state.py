@@ -7,8 +7,9 @@ not write.  It decides nothing; see `decide`.
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 from agent.core.names import is_digest, is_id
@@ -18,6 +19,7 @@ SCHEMA = 1
 RELEASE_MAX = 2**53 - 1  # what every JSON reader holds exactly
 CLOCK_AHEAD_MAX_S = 2 * 365 * 86400.0  # a clock further past the floor than this is not believed
 CLOCK_BEHIND_S = 300.0  # two good clocks may differ by that: the floor is used, nobody is told
+_TOP_LEVEL_ROLES = {"root", "timestamp", "snapshot", "targets"}
 _MAGIC = b"edge-agent trust 1 "
 
 
@@ -65,6 +67,10 @@ class TrustState:
         ).encode()
         return _MAGIC + hashlib.sha256(body).hexdigest().encode() + b"\n" + body
 
+    def is_from(self, root_file: bytes) -> bool:
+        """Whether all this grew from `root_file`."""
+        return self.anchor == hashlib.sha256(root_file).hexdigest()
+
     def stored_again(self) -> "TrustState":
         """The same, as it is to be stored now."""
         return replace(self, serial=self.serial + 1)
@@ -99,6 +105,18 @@ class TrustState:
         if not all(map(is_digest, state.digests.values())):
             raise _corrupt("it holds a digest that is none")
         return state
+
+
+def expires(state: TrustState, families: Collection[str] = ()) -> float:
+    """When the first of the stored top-level roles and of `families` expires.
+
+    In seconds since 1970-01-01 UTC; infinity where nothing but the root file is known yet.
+    """
+    if "timestamp" not in state.roles:
+        return math.inf
+    roles = state.roles.keys() & (_TOP_LEVEL_ROLES | set(families))
+    stamps = [json.loads(state.roles[role])["signed"]["expires"] for role in roles]
+    return min(datetime.fromisoformat(stamp).timestamp() for stamp in stamps)
 
 
 def latest(copies: Iterable[bytes | None]) -> TrustState | None:
