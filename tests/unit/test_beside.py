@@ -550,6 +550,17 @@ def test_a_version_on_trial_that_climbs_to_another_worker_is_kept_on(river):
     assert river.scoring.account.tried == 5
 
 
+def test_what_a_version_on_trial_scores_in_another_worker_is_kept_too(river):
+    """[rollout-6.1] It has climbed to a better provider meanwhile."""
+    kept = []
+    trial, climbed = seated(river, 2), river.seat(2)
+    river.scoring.beside.keep = Keep(trial, kept.append)
+    river.swap(climbed)
+    river.push(2)
+    river.finish()
+    assert [(one.seq, one.rows, one.release) for one in kept] == [(0, 2, 2)]
+
+
 def test_what_others_have_scored_is_not_kept(river):
     kept = []
     active, candidate = seated(river), river.seat(2)
