@@ -116,6 +116,12 @@ MUTANTS: dict[str, tuple[list[str], list[Mutant]]] = {
             Mutant("candidate=None, waiting=None, restarts=0", "candidate=None, waiting=None"),
             Mutant("if wish.ref == now.active:", "if False:"),
             Mutant("if wish.ref.digest in now.quarantined:", "if False:"),
+            Mutant("if not is_sure or ref", "if ref"),
+            Mutant("{P.STEADY, P.CANARY, *ABANDONABLE}", "{P.STEADY, P.CANARY}"),
+            Mutant("{P.STEADY, P.CANARY, *ABANDONABLE}", "{P.STEADY, *ABANDONABLE}"),
+            Mutant("waiting=Desired(now.candidate))", "waiting=None)"),
+            Mutant("if now.phase is not P.CANARY:  # else", "if True:  # else"),
+            Mutant("reason=_barred(wish.ref, now.reason)", 'reason=_barred(wish.ref, "")'),
         ],
     ),
     "agent/core/judge.py": (
@@ -293,6 +299,10 @@ MUTANTS: dict[str, tuple[list[str], list[Mutant]]] = {
             Mutant("if over or _heard(seen) else judge.serving", "if True else judge.serving"),
             Mutant("await self._works.room.keep(loaded(self._rollout()))", "pass"),
             Mutant('self._degraded(f"{seat.ref}: {doubt}")', "pass"),
+            Mutant("phase not in GUARDED:", "phase not in CALM:"),
+            Mutant("if not self._is_calm:\n            return", "if False:\n            return"),
+            Mutant("beside.shadow.seat is other:", "True:"),
+            Mutant("while self._is_calm:", "while True:"),
         ],
     ),
     "agent/runtime/past.py": (

@@ -122,11 +122,18 @@ def test_a_second_opinion_ends_where_another_version_goes_on_trial(plant):
                 break
         assert beside.shadow.seat.ref.release == 1
         plant.publish(3)
-        await plant.desire(m={"release": 3, "rollout": {"shadow": {"windows": 10**6}}}, seconds=2)
+        endless = {**BARS, "shadow": {"windows": 10**6, "max": 600.0}}
+        await plant.desire(m={"release": 3, "rollout": endless}, seconds=2)
         await stream(plant, 3)
         assert plant.rollout().phase is Phase.SHADOW
-        assert beside.shadow.seat.ref.release == 3
-        assert plant.engine.open() == [2, 3]
+        asked = opinions(plant)
+        for _ in range(7):
+            await stream(plant, 10)
+            assert plant.rollout().phase is Phase.SHADOW
+            assert plant.rollout().active.release == 2, "whether it is slow is asked afterwards"
+            assert beside.shadow.seat.ref.release == 3
+            assert plant.engine.open() == [2, 3]
+        assert opinions(plant) == asked
 
     live(main, plant)
 
