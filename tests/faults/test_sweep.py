@@ -1,8 +1,9 @@
 """kill -9 before and after each durable operation of a story of three rollouts: it ends the same.
 
 The operations are counted by `tests.world.dying`; the story and what it must end in are those of
-`tests.world.rollout_story`.  `SWEEP_POINTS` says how many points `make soak` draws, `SWEEP_SEED`
-which, `SWEEP_FROM` leaves out the first so many of them: a long sweep may be done in parts.
+`tests.world.rollout_story`.  `make soak` shares all points out to stories, in an order that is that
+of `SWEEP_SEED`; it tells `SWEEP_STORIES` of these (all), from number `SWEEP_FROM` on (0): a long
+sweep may be done in parts.
 """
 
 import json
@@ -27,8 +28,8 @@ END = {
     "receipts": {(story.BAD, story.SECOND)},
 }
 NEVER_CONDEMNED = {"deaths_s": 0.001}
-POINTS_SOAK = int(os.environ.get("SWEEP_POINTS", "0"))  # 0: all
-POINTS_FROM = int(os.environ.get("SWEEP_FROM", "0"))
+STORIES = int(os.environ.get("SWEEP_STORIES", "0"))  # 0: all
+STORIES_FROM = int(os.environ.get("SWEEP_FROM", "0"))
 SCORES_EVERY = 10  # commits of nothing but scores are all alike
 DEATHS_MAX = 3  # of one rollout: then the version would be to blame
 
@@ -116,9 +117,9 @@ def test_a_death_before_and_after_each_durable_operation(tmp_path):
     ]
     seed = int(os.environ.get("SWEEP_SEED") or random.SystemRandom().randrange(2**32))
     random.Random(seed).shuffle(points)
-    chosen = points[POINTS_FROM:][: POINTS_SOAK or None]
-    failed, deaths, laps = {}, 0, 0
-    for some in stories(chosen):
+    chosen = list(stories(points))[STORIES_FROM:][: STORIES or None]
+    failed, deaths = {}, 0
+    for laps, some in enumerate(chosen, STORIES_FROM):
         found, died = _tell(tmp_path / f"{laps}", some)
         if found and len(some) > 1:
             alone = [
@@ -128,12 +129,11 @@ def test_a_death_before_and_after_each_durable_operation(tmp_path):
         if found and not any(str(point) in failed for point in some):
             failed["; ".join(map(str, some))] = found
         deaths += died
-        laps += 1
         print(f"{laps}: {died} of {len(some)}", *map(str, failed), sep="; ", flush=True)
     print(
-        json.dumps({"seed": seed, "from": POINTS_FROM, "operations": sum(trace.values()),
-                    "points": len(points), "tried": len(chosen), "died": deaths, "stories": laps,
-                    "failed": failed})
+        json.dumps({"seed": seed, "from": STORIES_FROM, "operations": sum(trace.values()),
+                    "points": len(points), "stories": len(chosen), "tried": sum(map(len, chosen)),
+                    "died": deaths, "failed": failed})
     )  # fmt: skip
     assert not failed
 
