@@ -476,6 +476,17 @@ def test_a_trace_follows_a_swap_from_the_last_row_to_the_first(river):
     assert (trace.during.rows, trace.after.rows) == (4, 3)
 
 
+def test_a_trace_that_comes_with_the_swap_follows_it_from_there(river):
+    seated(river)
+    river.push(2)
+    river.finish()
+    trace = SwapTrace("swap", ref(1), ref(2))
+    river.swap(river.seat(2), trace)
+    river.push(3)
+    river.finish()
+    assert (trace.document()["first_seq"], trace.rows_new) == (2, 3)
+
+
 def test_how_long_a_score_took_is_known_in_milliseconds_of_its_reading(river):
     seat = seated(river)
     river.push(2)

@@ -1,10 +1,11 @@
 """Versions on trial, on a device in memory: what is seen, what is decided, what becomes of it."""
 
+import asyncio
 import math
 
 import pytest
 
-from agent.core.errors import UnavailableError
+from agent.core.errors import UnavailableError, UnfitError
 from agent.core.rollout import Phase
 from tests.world.hours import quiet
 from tests.world.plant import Plant, live
@@ -277,5 +278,27 @@ def test_the_weather_changes_nothing_about_the_trial(plant):
         plant.engine.fails.clear()
         await flow(plant)
         assert plant.rollout().known_good.release == 2
+
+    live(main, plant)
+
+
+def test_a_canary_that_has_failed_answers_nothing_more_before_anything_else_is_done(plant):
+    """[rollout-5.6]"""
+
+    async def main(plant):
+        await plant.desire(m=1)
+        works = plant.models.rows["m"].works
+        ref = next(ref for ref in plant.packages if ref.release == 2)
+        works.packages[ref.digest] = plant.packages[ref]
+        works.overrides = {"canary": CANARY}
+        await works.fetch(ref)
+        await works.verify(ref)
+        seat = await works.placing.seat(ref, background=True)
+        seat.session._run = lambda inputs: [inputs[0][:, :1] * math.nan]
+        trial = asyncio.create_task(works.trials.canary(seat))
+        await flow(plant, 2.0)
+        with pytest.raises(UnfitError, match="bad scores"):
+            await trial
+        assert works.room.scoring.beside.canary is None
 
     live(main, plant)
