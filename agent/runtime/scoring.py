@@ -289,7 +289,7 @@ class Scoring:
     @property
     def idle(self) -> bool:
         """Whether nothing is on its way."""
-        return not (self.waiting.chunks or self.jobs or self._answered)
+        return not (self.waiting.chunks or self.jobs)  # who is answered waits for one of these
 
     @property
     def closed(self) -> bool:

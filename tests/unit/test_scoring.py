@@ -360,6 +360,30 @@ def test_the_account_is_stored_with_the_scores_that_it_counts(river):
     assert (after.scored, after.next_seq) == (2, 3)
 
 
+def test_a_burst_that_the_whole_stream_has_done_is_forgotten_in_the_store_as_well(river):
+    """Also where nothing else has come since: else a second crash would look for it again."""
+    seated(river)
+    river.push(2)
+    river.finish()
+    river.scoring.stored()
+    assert river.scoring.stored() is None
+    assert len(list(river.holds.settled())) == 1
+    assert river.scoring.stored() is not None
+    assert river.scoring.stored() is None
+
+
+def test_nothing_is_at_rest_while_rows_wait_or_are_with_the_worker(river):
+    seat = seated(river)
+    assert river.scoring.idle
+    river.push(1)
+    assert not river.scoring.idle
+    river.turn()
+    assert not river.scoring.idle
+    seat.session.answer()
+    river.turn()
+    assert river.scoring.idle
+
+
 def test_where_scores_are_looked_at_the_finite_ones_are_sampled(river):
     seat = seated(river)
     seat.evidence.scores = Reservoir()
