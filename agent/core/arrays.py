@@ -59,3 +59,12 @@ def grown(array: Array, rows: int, fill: float = 0) -> Array:
     if fill != 0:
         larger[len(array) :] = fill
     return larger
+
+
+def total(array: Array) -> float:
+    """The sum of all of it, to be told at one look whether all are finite, or none is NaN.
+
+    If the sum is finite, so are all; if it is no NaN, none is.  The converse does not hold.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        return float(np.add.reduce(array, axis=None))

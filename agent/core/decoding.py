@@ -14,7 +14,7 @@ from agent.core.blocks import Block, Keys
 from agent.core.errors import RefusedError
 from agent.core.formats.binary_documents import cbor_reader, msgpack_reader
 from agent.core.formats.delimited import CsvReader
-from agent.core.formats.instants import absurd, seconds_of
+from agent.core.formats.instants import absurd, believable, seconds_of
 from agent.core.formats.json_documents import JsonReader
 from agent.core.formats.keying import KEY_CHARS_MAX, NO_KEY, NO_ROOM, Numbering, TopicKey
 from agent.core.formats.packed import PackedReader
@@ -127,6 +127,8 @@ class Decoder:
         if found.times is None:
             return np.full(len(found.origin), now), None
         times = seconds_of(found.times, now)
+        if believable(times, now, self._spec.time_s_max_ahead):
+            return times, None
         # a reading without a time of its own has the device's, however wrong that is
         bad = absurd(times, now, self._spec.time_s_max_ahead)
         bad &= times != now

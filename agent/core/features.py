@@ -4,12 +4,13 @@ What is held for a sensor is its last value that was in range, even if that read
 another feature it lacked: sensors that send only what changed must become complete somehow.
 """
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.core.arrays import grown, pack, unpack
+from agent.core.arrays import grown, pack, total, unpack
 from agent.core.blocks import Block
 from agent.core.errors import RefusedError
 from agent.core.grouping import Groups
@@ -68,11 +69,10 @@ class Featurizer:
                 rejected["range"] = int(np.count_nonzero(outside))
                 self._say_range(values[outside][-1])
                 keys, times, values = keys[~outside], times[~outside], values[~outside]
-        missing = np.isnan(values)
-        some = bool(missing.any())
+        some = math.isnan(total(values)) and bool(np.isnan(values).any())
         if self._hold.any() and len(keys):
             self.remembers |= block.filled
-            self._hold_last(keys, values, missing, some=some)
+            self._hold_last(keys, values, some=some)
         if some:
             lacking = np.isnan(values[:, self._hold | self._reject]).any(axis=1)
             if lacking.any():
@@ -121,9 +121,7 @@ class Featurizer:
             values[:, i] = np.nan if column is None else column
         return values
 
-    def _hold_last(
-        self, keys: NDArray[np.int32], values: Matrix, missing: NDArray[np.bool], *, some: bool
-    ) -> None:
+    def _hold_last(self, keys: NDArray[np.int32], values: Matrix, *, some: bool) -> None:
         """Fill what is missing from the sensor's earlier readings, in this block or before it."""
         self._last = grown(self._last, int(keys.max()) + 1, np.nan)
         if not some:
@@ -131,7 +129,8 @@ class Featurizer:
             return
         self.remembers = True
         groups = Groups(keys)
-        ordered, lacks = values[groups.order], missing[groups.order]
+        ordered = values[groups.order]
+        lacks = np.isnan(ordered)
         # the latest row at or before each that has a value; before the first of the key: none
         row = np.arange(len(keys))[:, None]
         source = np.maximum.accumulate(np.where(lacks, -1, row), axis=0)

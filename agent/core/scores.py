@@ -1,5 +1,6 @@
 """Output tensors into score columns, and these into the message that consumers read."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
@@ -176,7 +177,7 @@ def _tensor(name: str, names: Sequence[str], outputs: Sequence[Array], n: int) -
         )
     if array.ndim == 0 or array.shape[0] != n:
         raise UnfitError(f"the output {name} has the shape {list(array.shape)} for {n} rows")
-    flat = array.reshape(n, int(np.prod(array.shape[1:])))
+    flat = array.reshape(n, math.prod(array.shape[1:]))
     if flat.shape[1] == 0:
         raise UnfitError(f"the output {name} is empty")
     return flat[:, 0] if flat.shape[1] == 1 else flat

@@ -31,7 +31,7 @@ TURN_S_MAX = 1.0  # the longest sleep: a lost wake-up costs no more than this
 STILL_S = 1.5  # more than TURN_S_MAX between two turns: the machine, or we, stood still
 BUSY_S = 0.002  # after the rest that follows a turn with readings: they keep coming
 REST_S_MIN = 0.002  # between two turns, while they do
-CYCLE_S = 0.005  # from one turn's begin to the next one's, while they do
+CYCLE_S = 0.007  # from one turn's begin to the next one's, while they do
 WAIT_S_MAX = 0.010  # of a stream's wait_ms, that is waited for before reading
 UNCOMMITTED_MAX = 256  # entries on their way to disk before reading stops
 

@@ -1,10 +1,12 @@
 """An answer becomes score rows: evidence, numbers, account and record, in one step."""
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from agent.core.arrays import total
 from agent.core.errors import RefusedError, UnfitError
 from agent.core.scores import ScoreColumns, encode, extract
 from agent.ports import Answer, Record
@@ -36,12 +38,15 @@ def score_rows(
     if chunk.asked is not None:
         chunk.asked.set_result(columns)
         return None, ""
-    finite = np.isfinite(columns.score.reshape(rows, -1)).all(axis=1)
+    score = columns.score
+    if not math.isfinite(total(score)):  # one look: most often all of them are
+        finite = np.isfinite(score.reshape(rows, -1)).all(axis=1)
+        score = score[finite]
+        if bad := rows - len(score):
+            seat.evidence.errors += bad
+            seat.evidence.why = "the score is not a finite number"
     if (sample := seat.evidence.scores) is not None:
-        sample.add(columns.score[finite])
-    if bad := rows - int(np.count_nonzero(finite)):
-        seat.evidence.errors += bad
-        seat.evidence.why = "the score is not a finite number"
+        sample.add(score)
     waited_ms = (now - chunk.arrived) * 1000.0
     seat.evidence.scored(rows, waited_ms, now)
     scoring.recent.add(waited_ms, rows, now)

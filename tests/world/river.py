@@ -148,6 +148,7 @@ class River:
         """Bring every worker back and let it answer until nothing is on its way."""
         for _ in range(10_000):
             if self.scoring.idle:
+                self.turn()  # what was given up is settled in the turn after
                 return
             for one in self.scoring.seats():
                 if one.lost:

@@ -13,7 +13,7 @@ import numpy as np
 
 from agent.core.formats.json_shapes import Table
 
-_QUOTE, _COLON, _BACKSLASH = ord('"'), ord(":"), b"\\"
+_QUOTE, _BACKSLASH = ord('"'), b"\\"
 _AFTER_VALUE = np.isin(np.arange(256), [ord(","), ord("}"), ord("]")])
 
 
@@ -32,8 +32,10 @@ class Proof:
         By names: one that stands in quotes as often as it was found stands nowhere twice.
         """
         text = b"\n".join(texts)
+        colons = text.count(b":")
+        if table.is_whole and colons == table.members:
+            return True
         found = table.found()
-        colons = int(np.count_nonzero(np.frombuffer(text, np.uint8) == _COLON))
         spare = colons - sum(found.values())
         if spare == 0:
             return True

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.core.arrays import total
 from agent.core.formats.plan import Path
 
 Role = Literal["field", "time", "key"]
@@ -78,6 +79,7 @@ class Table:
     fields   float64 [number of field leaves, n]; NaN where a member was absent or null
     times    the stamps, UNSET or None where absent; None if the shape has no time
     keys     likewise
+    members  how many were wanted, over all rows and the objects that were there
     """
 
     def __init__(self, shape: Shape, rows: Sequence[Row]) -> None:
@@ -92,6 +94,14 @@ class Table:
         self.fields = _matrix(by_role["field"], self._count)
         self.times = by_role["time"][0] if by_role["time"] else None
         self.keys = by_role["key"][0] if by_role["key"] else None
+        self.members = self._count * len(self._leaves) + sum(self._objects)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether surely nothing that was wanted is absent or null; one look, not one a member."""
+        if math.isnan(total(self.fields)):
+            return False
+        return not any(c is not None and msgspec.UNSET in c for c in (self.times, self.keys))
 
     def found(self) -> dict[str, int]:
         """How often a wanted member of each name was found (null or not), over all rows."""
