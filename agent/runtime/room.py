@@ -20,6 +20,7 @@ from agent.core.names import ModelRef
 from agent.ports import Clock, Engine, Store
 from agent.runtime.intake import Intake
 from agent.runtime.lane import Lane, LaneStoppedError
+from agent.runtime.leaving import last_answers
 from agent.runtime.receipts import SwapTrace
 from agent.runtime.scoring import Scoring
 from agent.runtime.seats import Seat, ready
@@ -204,14 +205,12 @@ class Room:
         if good is not None:
             await asyncio.to_thread(good.session.serve)
         trace.time = self._clock.wall()
-
-        def back() -> None:
-            old = self.scoring.swap(good, trace)
-            for taken in dict.fromkeys((bad, old)):  # two, where one was a canary
-                if taken is not None and taken is not good:
-                    self.scoring.take_from(taken, good)
-
-        await self.on_lane(back)
+        old = await self.on_lane(lambda: self.scoring.swap(good, trace))
+        for taken in dict.fromkeys((bad, old)):  # two, where one was a canary
+            if taken is not None and taken is not good:
+                if good is not None and not good.like(taken):
+                    await last_answers(self, taken, self._clock)
+                await self.on_lane(lambda one=taken: self.scoring.take_from(one, good))  # type: ignore[misc]
 
     async def drop(self, active: Seat) -> None:
         """Give back the session of the seat in the slot, which stays there and answers no more."""

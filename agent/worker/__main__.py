@@ -248,6 +248,8 @@ def main(errand: dict[str, Any]) -> None:
         for wish in providers.wishes(errand["providers"], built)
     )
     outfit = errand["outfit"]
+    if worker.folder is not None and not worker.folder.is_dir():
+        sys.exit(f"{worker.folder} is not there any more")  # without it no jail holds, either
     layers = jail.close_in(
         worker.folder,
         errand["memory_bytes"],

@@ -13,13 +13,12 @@ GATHER_S = 0.3
 @pytest.fixture
 def database(tmp_path):
     it = Database(tmp_path / "agent.db", gather_s=GATHER_S)
-    it.call(lambda c: c.execute("CREATE TABLE t (n INTEGER)"))
     yield it
     it.close()
 
 
 def insert(n):
-    return lambda connection: connection.execute("INSERT INTO t VALUES (?)", (n,))
+    return lambda connection: connection.execute("INSERT INTO mark VALUES (?, ?)", (str(n), b""))
 
 
 def test_orders_that_follow_a_commit_closely_share_the_next(database):
@@ -48,9 +47,8 @@ def test_who_waits_for_a_future_does_not_wait_for_others(database):
 
 def test_what_is_gathered_when_it_closes_is_committed(tmp_path):
     database = Database(tmp_path / "agent.db", gather_s=GATHER_S)
-    database.call(lambda c: c.execute("CREATE TABLE t (n INTEGER)"))
     database.submit(insert(1), lambda _: None)
     database.close()
     again = Database(tmp_path / "agent.db")
-    assert again.call(lambda c: c.execute("SELECT count(*) FROM t").fetchone()) == (1,)
+    assert again.call(lambda c: c.execute("SELECT count(*) FROM mark").fetchone()) == (1,)
     again.close()

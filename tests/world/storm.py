@@ -245,7 +245,14 @@ class Storm:
             counts = model.get("counts") or {}
             return not lost() and model.get("phase") == "steady" and counts.get("pending") == 0
 
+        def agreed():
+            """What the agent says, a second later than it is, and what has come: the same."""
+            n = len({_number(row) for row in books.corrected().values()})
+            told = {"in": n, "scored": n, "rejected": {}, "expired": 0, "pending": 0}
+            return site.model("m")["counts"] == told
+
         eventually(settled, 120, f"lost {sorted(lost())[:5]}; {site.model('m')}")
+        eventually(agreed, 30, f"{len(books.corrected())} rows; {site.model('m')['counts']}")
         with contextlib.suppress(AssertionError):
             eventually(lambda: not self._untold(), 30)
         assert not self._untold(), f"stand, and were not told: {self._untold()}"
@@ -256,10 +263,7 @@ class Storm:
         assert max(rows.values()) == 1, f"scored twice: {rows.most_common(3)}"
         wrong = [row for row in now.values() if row[3] not in self.bad and not _right(row)]
         assert not wrong, (len(wrong), wrong[:3])
-        model = site.model("m")
-        want = {"in": len(rows), "scored": len(rows), "rejected": {}, "expired": 0, "pending": 0}
-        assert model["counts"] == want
-        assert model["active"]["release"] not in self.bad
+        assert site.model("m")["active"]["release"] not in self.bad
         return {
             "faults": dict(self.done),
             "readings": sent,
