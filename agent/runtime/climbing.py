@@ -17,7 +17,7 @@ from agent.runtime.seats import Seat
 
 logger = structlog.get_logger(__name__)
 
-LOOK_S = 0.5
+LOOK_S = 2.0
 Tell = Callable[[str, str, str], object]  # type of the event, model, why
 
 
@@ -45,7 +45,7 @@ class Climber:
     async def run(self) -> None:
         """Until cancelled."""
         while self._every_s:
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(min(LOOK_S, self._every_s))
             for model in list(self._models.rows.values()):
                 seat = model.scoring.slot.seat
                 if seat is not None and self._due(model, seat):
