@@ -32,6 +32,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         inside = item.path.relative_to(ROOT / "tests").parts
         if inside and inside[0] in MARKED_FOLDERS:
             item.add_marker(inside[0])
+    if "PYTEST_XDIST_WORKER" in os.environ:  # the long ones first: all processes end together
+        items.sort(key=lambda item: not item.path.is_relative_to(ROOT / "tests" / "faults"))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

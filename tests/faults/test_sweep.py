@@ -81,7 +81,8 @@ def told(broker, folder, points=()):
 def test_a_death_in_each(points, broker, tmp_path):
     """[rollout-1.4] [rollout-6.4] Each kill is survived, and the end is that of a story without."""
     trace, deaths = told(broker, tmp_path, points)
-    assert deaths == len(points), trace
+    sure = [point for point in points if not point.startswith(SCORES)]  # of those some may be few
+    assert len(sure) <= deaths <= len(points), trace
 
 
 def stories(points):

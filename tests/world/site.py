@@ -294,7 +294,13 @@ class Site:
         return told
 
     def readings(self, documents, *, topic="plant/p1"):
-        """Publish readings as JSON, QoS 1; returns when the broker has them all."""
+        """Publish readings as JSON, QoS 1; returns when the broker has them all.
+
+        Waits for the agent to listen, which it may do later than it is ready.
+        """
+        if self.process is not None:
+            with contextlib.suppress(AssertionError):
+                eventually(lambda: "data_connection_up" in self.log(), 10)
         told = [self.publish(topic, json.dumps(d).encode(), wait=False) for d in documents]
         for one in told:
             one.wait_for_publish(30)
