@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -210,7 +211,7 @@ class Room:
             if taken is not None and taken is not good:
                 if good is not None and not good.like(taken):
                     await last_answers(self, taken, self._clock)
-                await self.on_lane(lambda one=taken: self.scoring.take_from(one, good))  # type: ignore[misc]
+                await self.on_lane(partial(self.scoring.take_from, taken, good))
 
     async def drop(self, active: Seat) -> None:
         """Give back the session of the seat in the slot, which stays there and answers no more."""
