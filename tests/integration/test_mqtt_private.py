@@ -23,6 +23,7 @@ CALLED = {
     "_packet_queue": ["self", "command", "packet", "mid", "qos", "info"],
     "_send_pingreq": ["self"],
     "_handle_pingresp": ["self"],
+    "_handle_pubackcomp": ["self", "cmd"],
 }
 IN_PACKET = {
     "command",
@@ -65,7 +66,11 @@ def test_overridden_private_methods_are_the_ones_paho_calls():
     assert "self._create_socket_connection()" in create
     assert "self._ssl_wrap_socket(" in create
     assert "self._send_pingreq()" in inspect.getsource(paho.Client._check_keepalive)
-    assert "self._handle_pingresp()" in inspect.getsource(paho.Client._packet_handle)
+    handle = inspect.getsource(paho.Client._packet_handle)
+    assert "self._handle_pingresp()" in handle
+    assert 'self._handle_pubackcomp("PUBACK")' in handle
+    acknowledged = inspect.getsource(paho.Client._handle_pubackcomp).replace("'", '"')
+    assert 'self._in_packet["packet"]' in acknowledged
 
 
 def test_the_websocket_wrapper_keeps_a_frame_in_readbuffer():
