@@ -181,6 +181,7 @@ class Body:
         self.lane.start()
         try:
             await models.reopen()
+            await wishes.remember(list(config.device.groups))
             await asyncio.wrap_future(self.lane.call(self.lane.read))
             uplink = Uplink(self.outbox, self.link, events.gap)
             reporter = Reporter(
@@ -223,7 +224,6 @@ class Body:
                 commands=commands,
             )
             watchman = Watchman(self.lane, self.outbox, events, self.clock, lambda: reporter.report)
-            await wishes.remember(list(config.device.groups))
             works = (self.link, reporter, wishes, uplink, watchman, prover, climber)
             running = [tasks.create_task(work.run()) for work in works]
             running.append(tasks.create_task(router.run(tasks)))

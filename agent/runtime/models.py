@@ -94,8 +94,11 @@ class Models:
                 except RefusedError as error:
                     logger.warning("model left alone", model=name, why=str(error))
 
-    async def open(self, name: str, stream: str) -> Model:
+    async def open(self, name: str, stream: str, *, waits_s: float = 0.0) -> Model:
         """The row of `name`, made and restored from the journal if it was not there.
+
+        A new row that has no active version leaves readings with their source for up to `waits_s`
+        seconds: the first version may be here by then, or turned out to be none.
 
         Raises:
             RefusedError: the stream is not there (404), or the model is on another one (409).
@@ -155,7 +158,7 @@ class Models:
             if (package := await asyncio.to_thread(known, world.journal, ref)) is not None:
                 works.packages[ref.digest] = package
         await asyncio.to_thread(world.journal.save_document, f"stream:{name}", stream.encode())
-        self._tasks.create_task(self._run(model), name=f"model {name}")
+        self._tasks.create_task(self._run(model, waits_s), name=f"model {name}")
         return model
 
     async def _scoring(self, name: str, intake: Intake) -> Scoring:
@@ -196,9 +199,12 @@ class Models:
         await asyncio.wrap_future(world.lane.call(join))
         return scoring
 
-    async def _run(self, model: Model) -> None:
+    async def _run(self, model: Model, waits_s: float) -> None:
         """Score again first; then whatever the rollout was about."""
-        await self._restore(model)
+        if waits_s and model.driver.now.active is None:
+            self._tasks.create_task(self._let_in(model, waits_s), name=f"first {model.name}")
+        else:
+            await self._restore(model)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(model.guard.run(), name=f"guard {model.name}")
             await model.driver.run()
@@ -218,8 +224,14 @@ class Models:
             model.trouble = f"{other} stands in: {error}" if other else str(error)
             self._tasks.create_task(self._restore_later(model), name=f"restore {model.name}")
         # Not where this was cancelled: the lane may be gone, and would never answer.
-        await model.works.room.on_lane(lambda: _let_in(model.scoring))
+        await self._let_in(model)
         self._world.changed()
+
+    async def _let_in(self, model: Model, after_s: float = 0.0) -> None:
+        await asyncio.sleep(after_s)
+        if after_s and model.driver.now.active is not None:
+            return  # which has let in already, and may have its own reasons to hold back now
+        await model.works.room.on_lane(lambda: setattr(model.scoring, "restoring", False))
 
     async def _restore_later(self, model: Model) -> None:
         await asyncio.sleep(RESTORE_S_RETRY)
@@ -230,6 +242,8 @@ class Models:
         if rollout.phase is Phase.PREFLIGHT:  # a second opinion takes memory that is needed now
             await room.on_lane(room.scoring.beside.end_shadow)
         await room.keep(loaded(rollout))
+        if rollout.phase is Phase.STEADY and rollout.active is None and rollout.reason:
+            await self._let_in(self.rows[name])
         if (model := self.rows[name]).works.made_way:
             self._tasks.create_task(self._restore(model), name=f"reinstate {name}")
         keep = self._world.factory.union(*(kept(m.driver.now) for m in self.rows.values()))
@@ -269,7 +283,3 @@ def known(journal: Journal, ref: ModelRef) -> Package | None:
     """The package of `ref`, if it was resolved before and is kept."""
     raw = journal.load_document(f"package:{ref.name}:{ref.release}")
     return read(json.loads(raw)) if raw else None
-
-
-def _let_in(scoring: Scoring) -> None:
-    scoring.restoring = False

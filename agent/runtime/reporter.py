@@ -197,8 +197,9 @@ class Reporter:
             reasons.append("no model is desired yet")
         for name, model in models.items():
             if model.active is None:
-                if model.phase != Phase.STEADY or model.why:
-                    reasons.append(f"{name} has no active version: {model.why or model.phase}")
+                if model.phase != Phase.STEADY or model.why or self._wishes.wants(name):
+                    why = model.why or self._wishes.refusals.get(name) or _in_words(model.phase)
+                    reasons.append(f"{name} has no active version: {why}")
             elif not model.active.provider:
                 reasons.append(f"{name}:{model.active.release} is not loaded: {model.why}")
             elif model.state == "Unhealthy" and not model.counts.balanced:
@@ -245,3 +246,7 @@ def _iso(wall: float) -> str:
     return (
         datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     )
+
+
+def _in_words(phase: str) -> str:
+    return "its rollout has not begun" if phase == Phase.STEADY else str(phase)

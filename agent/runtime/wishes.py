@@ -6,6 +6,7 @@ network knows what it was told.  A document that cannot be taken changes nothing
 """
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
@@ -26,6 +27,7 @@ logger = structlog.get_logger(__name__)
 
 OWN = "desired"
 RETRY_S_FIRST, RETRY_S_MAX = 1.0, 120.0
+FIRST_S_MAX = 10.0
 
 
 class Resolver(Protocol):
@@ -82,7 +84,11 @@ class Wishes:
         self._renewed = asyncio.Event()
 
     async def remember(self, groups: list[str]) -> None:
-        """Take up what was desired when the agent last ran."""
+        """Take up what was desired when the agent last ran, or came with the device.
+
+        Streams are read after this: factory models have their rows by then, and what is for them
+        is left with its source while they load, for `FIRST_S_MAX` at the most.
+        """
         for source in [OWN, *(f"{OWN}:{group}" for group in groups)]:
             raw = await asyncio.to_thread(self._journal.load_document, source)
             if raw:
@@ -93,6 +99,9 @@ class Wishes:
                 else:
                     self._raw[source] = raw
         self.revision = self._whole().revision
+        for name, (stream, _) in self._factory.items() if not self._documents else ():
+            with contextlib.suppress(RefusedError):  # told when it is held against its wish
+                await self._models.open(name, stream, waits_s=FIRST_S_MAX)
         self._renewed.set()
 
     async def take(self, group: str | None, raw: bytes) -> None:
@@ -117,6 +126,10 @@ class Wishes:
         self.code, self.why = 200, ""
         self.refusals.clear()
         self.renew()
+
+    def wants(self, name: str) -> bool:
+        """Whether a version of `name` is desired, or came with a device that was told nothing."""
+        return name in (self._whole().models if self._documents else self._factory)
 
     def renew(self) -> None:
         """Hold every model against its wish once more."""

@@ -219,9 +219,9 @@ def test_a_factory_model_scores_before_anything_is_desired(broker, tmp_path, iso
     models = [{"name": "m", "stream": "s", "path": str(folder)}]
     engine = {"isolation": isolation}
     with Site(broker, tmp_path / "site", models=models, engine=engine) as site:
-        site.start(ready=True)
+        site.start()
         site.readings({"ts": 1.7e9 + n, **{f"f{i}": 0.1 for i in range(8)}} for n in range(5))
-        assert site.scored("m", 5).check() == 5
+        assert site.scored("m", 5).check() == 5  # what comes before it is loaded is not lost either
 
 
 def test_beyond_loopback_only_the_probes_answer_without_the_token(broker, tmp_path):

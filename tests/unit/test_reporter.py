@@ -3,6 +3,7 @@
 import pytest
 
 from agent.core.errors import MisfitError, RefusedError, UnavailableError, UnfitError
+from agent.core.rollout import Rollout
 from agent.runtime.lane import Lane, LaneStoppedError
 from tests.world.hours import quiet
 from tests.world.plant import Plant, live
@@ -35,6 +36,28 @@ def test_a_model_that_scores_as_wanted_is_healthy_and_the_agent_ready(plant):
         assert (report(plant).live, report(plant).ready, report(plant).reasons) == (True, True, ())
         assert plant.reports[-1]["models"]["m"]["state"] == "Healthy"
         assert plant.faces.shown[-1] is report(plant)
+
+    live(main, plant)
+
+
+def test_ready_takes_an_active_version_of_all_that_is_desired(plant):
+    """[control-2.5]
+
+    Between the word and its rollout nothing has gone wrong, and nothing scores either.
+    """
+
+    async def main(plant):
+        await plant.desire(m=1)
+        assert report(plant).ready
+        plant.wishes.refusals["m"] = "of another line"
+        plant.models.rows["m"].driver.now = Rollout()
+        plant.wishes._changed()
+        await quiet(5)
+        assert report(plant).reasons == ("m has no active version: of another line",)
+        plant.wishes.refusals.clear()
+        plant.wishes._changed()
+        await quiet(5)
+        assert report(plant).reasons == ("m has no active version: its rollout has not begun",)
 
     live(main, plant)
 

@@ -4,7 +4,8 @@ import pytest
 
 from agent.core.errors import UnavailableError, UnfitError
 from agent.core.rollout import Phase, Rollout
-from agent.runtime.wishes import RETRY_S_MAX
+from agent.runtime.wishes import FIRST_S_MAX, RETRY_S_MAX
+from tests.world.hours import quiet
 from tests.world.plant import Plant, live
 
 
@@ -292,6 +293,57 @@ def test_factory_models_run_until_something_is_desired(plant):
         assert active(plant) == 1
 
     live(main, plant, second)
+
+
+def test_readings_are_left_with_their_source_while_a_factory_model_comes(plant):
+    """[control-1.7]"""
+    package = plant.package(0)
+    plant.factory["m"] = ("s", package)
+    plant.fetcher.fails = [UnavailableError("away")] * 100
+    plant.settle_s = 1.0
+
+    async def main(plant):
+        intake, account = plant.lane.intakes["s"], plant.models.rows["m"].scoring.account
+        plant.feed(1.0)
+        assert (active(plant), intake.closed, account.readings) == (None, True, 0)
+        assert not plant.reporter.report.ready
+        plant.fetcher.fails.clear()
+        await quiet(FIRST_S_MAX - 2)
+        assert active(plant) == 0
+        plant.feed(2.0)
+        assert (intake.closed, account.readings, account.rejected) == (False, 2, {})
+
+    live(main, plant)
+
+
+def test_they_are_not_left_there_for_ever(plant):
+    package = plant.package(0)
+    plant.factory["m"] = ("s", package)
+    plant.fetcher.fails = [UnavailableError("away")] * 100
+    plant.settle_s = 1.0
+
+    async def main(plant):
+        plant.feed(1.0)
+        await quiet(FIRST_S_MAX)
+        plant.feed(2.0)
+        assert active(plant) is None
+        assert plant.models.rows["m"].scoring.account.rejected == {"no_model": 2}
+
+    live(main, plant)
+
+
+def test_nor_where_the_factory_model_turns_out_to_be_none(plant):
+    package = plant.package(0)
+    plant.factory["m"] = ("s", package)
+    plant.store.folders[package.ref] = plant.store.waiting[package.ref]
+    plant.engine.fails = [UnfitError("does not parse")]
+    plant.settle_s = FIRST_S_MAX / 2
+
+    async def main(plant):
+        plant.feed(1.0)
+        assert plant.models.rows["m"].scoring.account.rejected == {"no_model": 1}
+
+    live(main, plant)
 
 
 def test_a_factory_model_that_cannot_be_taken_is_told_and_stops_nothing(two_streams):

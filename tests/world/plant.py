@@ -79,6 +79,7 @@ class Plant:
         self.topics = Topics("edge", "d")
         self.packages: dict[ModelRef, Package] = {}
         self.factory: dict[str, tuple[str, Package]] = {}
+        self.settle_s = SETTLE_S  # what a start is given before the test goes on
         self.refused: list[tuple[str, str]] = []
         self.degraded: list[tuple[str, str]] = []
         self.receipts: list[dict[str, Any]] = []
@@ -205,7 +206,7 @@ class Plant:
         await self.wishes.remember(["g"])
         tasks.create_task(self.wishes.run())
         tasks.create_task(self.reporter.run())
-        await quiet(SETTLE_S)
+        await quiet(self.settle_s)
 
     async def stop(self) -> None:
         """What is left of a start."""
