@@ -78,7 +78,6 @@ def outcome(site, sent):
     readings = sorted(round(row[1]) - BASE for row in now.values())
     assert readings == list(range(sent)), "each reading has exactly one row that stands"
     assert all(_right(row) for row in now.values() if row[3] != BAD)
-    model = site.model("m")
     receipts = eventually(lambda: rollbacks(site), 20, "a receipt of the rollback")
 
     def told():  # what the ring lost stands: [durability-2.3]
@@ -86,6 +85,7 @@ def outcome(site, sent):
         return stands == rollbacks(site)[-1]["rescored"]["missing"]
 
     eventually(told, 10, f"what stands is told; {receipts[-1]['rescored']}")
+    model = eventually(lambda: site.model("m"), 30, "it answers, though it may have died just now")
     return {
         "active": model["active"]["release"],
         "known_good": model["known_good"]["release"],
