@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from agent.core.acceleration import Accelerators
 from agent.core.clouds import Aws, Azure
 from agent.core.errors import RefusedError
-from agent.core.manifest import Name, Seconds, first_complaint
+from agent.core.fields import Name, Part, Seconds, first_complaint
 from agent.core.names import is_id
 from agent.core.settings import overlay
 from agent.core.topics import is_filter
@@ -26,16 +26,12 @@ ENV_PREFIX = "EDGE_AGENT__"
 IOT_EDGE = ("IOTEDGE_WORKLOADURI", "EdgeHubConnectionString")  # set for modules, or by developers
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
 def _device_id() -> str:
     name = os.environ.get("IOTEDGE_DEVICEID") or platform.node().split(".")[0] or "device"
     return re.sub(r"[^A-Za-z0-9._-]", "-", name)[:64]
 
 
-class Device(_Section):
+class Device(Part):
     """Who this device is.  The id is the host's name, or IOTEDGE_DEVICEID, unless told."""
 
     id: Name = Field(default_factory=_device_id)
@@ -43,7 +39,7 @@ class Device(_Section):
     key_file: str = ""  # PEM, Ed25519 or ECDSA P-256: what its receipts are signed with
 
 
-class Mqtt(_Section):
+class Mqtt(Part):
     """The broker: control, telemetry and MQTT streams."""
 
     url: str = "mqtt://127.0.0.1:1883"
@@ -84,7 +80,7 @@ class Mqtt(_Section):
         return self
 
 
-class StoreSection(_Section):
+class StoreSection(Part):
     """Where everything durable lies, and how much of it there may be."""
 
     dir: str = "/var/lib/edge-agent"
@@ -95,7 +91,7 @@ class StoreSection(_Section):
     ring_mb: Annotated[float, Field(ge=1, le=65_536)] = 32  # of readings, to score again
 
 
-class Repository(_Section):
+class Repository(Part):
     """Where packages come from, and what makes them believed."""
 
     url: str = "mqtt:"
@@ -121,7 +117,7 @@ class Repository(_Section):
         return url
 
 
-class Http(_Section):
+class Http(Part):
     """The local endpoint."""
 
     bind: str = "127.0.0.1:8080"
@@ -148,7 +144,7 @@ class Http(_Section):
         return bind
 
 
-class Report(_Section):
+class Report(Part):
     """When the agent tells how it is."""
 
     interval: Seconds = 60.0
@@ -156,7 +152,7 @@ class Report(_Section):
     dead: Seconds = 120.0  # not live for so long: the process ends, to be restarted; 0: never
 
 
-class Engine(_Section):
+class Engine(Part):
     """How versions are held: in worker processes, or inline on devices too small for that."""
 
     isolation: Literal["process", "inline"] = "process"
@@ -170,14 +166,14 @@ class Engine(_Section):
     domains: tuple[str, ...] = ()  # operator sets models may use beside ONNX's and onnxruntime's
 
 
-class BatchLimits(_Section):
+class BatchLimits(Part):
     """How far a micro-batch may grow: by rows, and by waiting."""
 
     rows_max: Annotated[int, Field(ge=1, le=1_000_000)] = 1024
     wait_ms: Annotated[float, Field(ge=0, le=60_000)] = 0.0
 
 
-class Stream(_Section):
+class Stream(Part):
     """One stream of readings: where it comes from and what its payloads look like."""
 
     name: Name
@@ -187,9 +183,9 @@ class Stream(_Section):
     key: str = ""  # "{3}": level of the topic (from 0), or the name of a field; empty: one sensor
     format: Literal["json", "ndjson", "csv", "float32", "cbor", "msgpack", "sparkplug"] = "json"
     time: str = ""
-    fields: dict[str, str] = {}
+    fields: dict[str, str] = Field(default_factory=dict)
     columns: tuple[str, ...] = ()  # csv without a header, and float32: what the columns are called
-    units: dict[str, str] = {}
+    units: dict[str, str] = Field(default_factory=dict)
     qos: Literal[0, 1] = 1
     on_overload: Literal["block", "drop_oldest", "sample"] = "block"  # more than can be scored
     leaving: bool = False  # unsubscribe, and score what the broker still holds for us: scaling in
@@ -230,7 +226,7 @@ class Stream(_Section):
         return self.topic.startswith("$share/")
 
 
-class FactoryModel(_Section):
+class FactoryModel(Part):
     """A package on this device, run before any desired document was seen."""
 
     name: Name
@@ -238,7 +234,7 @@ class FactoryModel(_Section):
     path: str
 
 
-class Config(_Section):
+class Config(Part):
     """Everything that may be set, whole."""
 
     control: Literal["native", "azure", "aws"] = "native"  # azure by itself within IoT Edge

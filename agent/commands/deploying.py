@@ -12,8 +12,8 @@ from rich.console import Console
 from agent.commands.narrator import Narrator
 from agent.commands.repo_options import Repo, repository_of
 from agent.commands.saying import AsJson, Broker, Root, checked_id, ending, fail, usage
+from agent.core.bars import Bars
 from agent.core.errors import RefusedError
-from agent.core.manifest import Bars
 from agent.core.packages import Package
 from agent.core.topics import Topics
 from agent.core.wire import DesiredModel, apply_bars, unknown_bars

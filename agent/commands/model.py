@@ -13,6 +13,7 @@ from agent.commands.logs import to_stderr
 from agent.commands.saying import AsJson, ending, screen, usage
 from agent.core import opsets
 from agent.core.errors import MisfitError, RefusedError
+from agent.core.manifest import MANIFEST
 from agent.repository import authoring, samples
 
 app = typer.Typer(no_args_is_help=True)
@@ -43,7 +44,7 @@ def init(
     """
     with ending():
         folder = authoring.init(model, out, name=name)
-        manifest = folder / "model.toml"
+        manifest = folder / MANIFEST
         if as_json:
             typer.echo(json.dumps({"schema": 1, "folder": str(folder), "manifest": str(manifest)}))
         else:

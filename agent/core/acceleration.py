@@ -5,15 +5,15 @@ Native code is named here and nowhere else: no package can bring any.
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from agent.core.accelerators import PROVIDERS, Outfit
-from agent.core.manifest import Seconds
+from agent.core.fields import Part, Seconds
 
 MB = 2**20
 
 
-class Accelerators(BaseModel):
+class Accelerators(Part):
     """What may be set.
 
     options     of providers, over those of the table: {openvino = {device_type = "GPU"}}
@@ -27,12 +27,10 @@ class Accelerators(BaseModel):
     climb       how often a better provider than the one in use is tried; 0: never
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    options: dict[str, dict[str, str]] = {}
+    options: dict[str, dict[str, str]] = Field(default_factory=dict)
     libraries: tuple[str, ...] = ()
     extensions: bool = False
-    plugins: dict[str, str] = {}
+    plugins: dict[str, str] = Field(default_factory=dict)
     catalogue: bool = False
     memory_mb: Annotated[float, Field(ge=0, le=1_048_576)] = 0
     compiled: Literal["off", "accelerators", "all"] = "accelerators"

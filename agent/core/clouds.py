@@ -2,17 +2,13 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from agent.core.manifest import Seconds
+from agent.core.fields import Part, Seconds
 from agent.core.names import ID_PATTERN
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Azure(_Section):
+class Azure(Part):
     """The hub, where `control` is azure: IoT Edge tells a module all it needs to know."""
 
     connection_string_file: str = ""  # for development: a device's or module's; IoT Edge needs none
@@ -22,7 +18,7 @@ class Azure(_Section):
     token: Annotated[Seconds, Field(ge=2, le=86400)] = 3600.0  # how long one is good
 
 
-class Aws(_Section):
+class Aws(Part):
     """IoT Core, where `control` is aws: the thing proves itself with a certificate of its own."""
 
     endpoint: str = ""  # such as abc-ats.iot.eu-west-1.amazonaws.com

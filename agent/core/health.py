@@ -10,7 +10,7 @@ from typing import Any
 
 from agent.core import wording
 from agent.core.accelerators import Placement
-from agent.core.manifest import finite
+from agent.core.fields import finite
 
 SCHEMA = 1
 

@@ -11,9 +11,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from agent.core.bars import Bars
 from agent.core.comparison import ROWS_WORTH_A_LOOK, Comparison
 from agent.core.evidence import Evidence
-from agent.core.manifest import Bars
 from agent.core.samples import Reservoir, chance_of_so_few, distance, distance_error
 
 DOUBT = 1e-4  # the chance, at one look, that a version just at the bar is failed for it

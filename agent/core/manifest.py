@@ -5,53 +5,24 @@ the repository's metadata, which is what is trusted.  Unknown members are refuse
 documents from the wire: an author's typo should be heard.
 """
 
-import math
-import re
 import tomllib
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from agent.core.accelerators import PROVIDERS
+from agent.core.bars import Bars
 from agent.core.errors import UnfitError
-from agent.core.names import FILE_PATTERN, ID_PATTERN
+from agent.core.fields import Name, Part, Seconds, duration_s, first_complaint
+from agent.core.names import FILE_PATTERN
 
+MANIFEST = "model.toml"
 MANIFEST_BYTES_MAX = 256 * 1024
 FEATURES_MAX = 4096
 WINDOW_READINGS_MAX = 1_000_000
 
-_DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)$")
-_UNKNOWN = "extra_forbidden"  # as pydantic calls a member that no model has
-_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
-Name = Annotated[str, Field(pattern=ID_PATTERN)]
-Count = Annotated[int, Field(ge=0, le=10**9)]
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
-
-
-def duration_s(value: object) -> object:
-    """`"10s"`, `"1.5m"`, `"200ms"` or a bare number, as seconds; anything else is left to fail."""
-    if isinstance(value, str) and (found := _DURATION.match(value.strip())):
-        return float(found[1]) * _UNIT_S[found[2]]
-    return value
-
-
-Seconds = Annotated[float, BeforeValidator(duration_s), Field(ge=0.0, le=10 * 365 * 86400.0)]
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Scale(_Part):
+class Scale(Part):
     """z = (x - mean) / std, per feature, before the model sees it."""
 
     mean: tuple[float, ...]
@@ -70,7 +41,7 @@ Missing = Literal["hold", "nan", "reject"] | float
 Rate = Annotated[float, Field(gt=0.0, le=1e9)]
 
 
-class Features(_Part):
+class Features(Part):
     """What the model wants of a reading, in input order.
 
     `missing`: `hold` (the sensor's last value; a reading with none yet is rejected), `nan` (passed
@@ -120,7 +91,7 @@ class Features(_Part):
         return (self.missing,) * len(self.names)
 
 
-class Span(_Part):
+class Span(Part):
     """So many readings, or so much event time: exactly one of the two is set."""
 
     readings: Annotated[int, Field(ge=1, le=WINDOW_READINGS_MAX)] | None = None
@@ -146,7 +117,7 @@ def _span(value: object) -> object:
 SpanField = Annotated[Span, BeforeValidator(_span)]
 
 
-class Window(_Part):
+class Window(Part):
     """A span of one sensor's readings that is scored together.
 
     tumbling  spans of `size` that touch and do not overlap
@@ -192,7 +163,7 @@ class Window(_Part):
         return self.size.readings
 
 
-class TensorInput(_Part):
+class TensorInput(Part):
     """One input tensor: which features it is made of, in order, and its element type."""
 
     features: tuple[str, ...] | None = None
@@ -201,7 +172,7 @@ class TensorInput(_Part):
     ] = "float32"
 
 
-class Score(_Part):
+class Score(Part):
     """Which output is the score; `column` picks one of several; at or above `threshold` alarms."""
 
     tensor: str
@@ -209,21 +180,21 @@ class Score(_Part):
     threshold: float | None = None
 
 
-class Label(_Part):
+class Label(Part):
     """Which output is the class, and what the classes are called."""
 
     tensor: str
     names: tuple[str, ...] | None = None
 
 
-class Output(_Part):
+class Output(Part):
     """How output tensors become score rows."""
 
     score: Score
     label: Label | None = None
 
 
-class Runtime(_Part):
+class Runtime(Part):
     """What the version needs of the device."""
 
     providers: tuple[str, ...] = ("cpu",)
@@ -251,7 +222,7 @@ class Runtime(_Part):
         return require
 
 
-class Golden(_Part):
+class Golden(Part):
     """Samples whose outputs the version must reproduce: |got - want| ≤ atol + rtol·|want|."""
 
     file: Annotated[str, Field(pattern=FILE_PATTERN)] = "golden.npz"
@@ -259,50 +230,17 @@ class Golden(_Part):
     atol: Annotated[float, Field(ge=0)] = 1e-4
 
 
-class ShadowBar(_Part):
-    """What a candidate must show beside the active version before it may serve; 0 windows skips."""
-
-    windows: Count = 0
-    agreement: Share = 0.0
-    score_distance: Annotated[float, Field(ge=0)] | None = None
-    max: Seconds = 600.0
-
-
-class CanaryBar(_Part):
-    """The share of sensors a candidate answers for before all; 0 skips."""
-
-    share: Share = 0.0
-    windows: Count = 0
-
-
-class ProbationBar(_Part):
-    """What a promoted version must show before it is the known good."""
-
-    windows: Count = 0
-    time: Seconds = 0.0
-    errors: Count = 0
-    latency_ratio: Annotated[float, Field(gt=0)] | None = None
-
-
-class Bars(_Part):
-    """The bars of a rollout; the desired document may override each."""
-
-    shadow: ShadowBar = ShadowBar()
-    canary: CanaryBar = CanaryBar()
-    probation: ProbationBar = ProbationBar()
-
-
-class Manifest(_Part):
+class Manifest(Part):
     """One `model.toml`, whole and checked."""
 
     name: Name
     description: str = ""
-    tags: dict[str, str] = {}
+    tags: dict[str, str] = Field(default_factory=dict)
     features: Features
     window: Window | None = None
     input: dict[str, TensorInput] | None = None
     layout: Literal["rows", "columns"] = "rows"
-    state: dict[str, str] = {}
+    state: dict[str, str] = Field(default_factory=dict)
     output: Output
     runtime: Runtime = Runtime()
     golden: Golden = Golden()
@@ -354,23 +292,3 @@ def parse(raw: bytes) -> Manifest:
         return Manifest.model_validate(document)
     except ValidationError as error:
         raise UnfitError(f"model.toml: {first_complaint(error)}") from error
-
-
-def first_complaint(error: ValidationError) -> str:
-    """The first thing wrong, as `path.to.member: what is wrong with it`, and how many more.
-
-    A name that is not known goes first: where it was misspelt, the right one is missing as well.
-    """
-    complaints = error.errors(include_url=False)
-    first, *more = sorted(complaints, key=lambda complaint: complaint["type"] != _UNKNOWN)
-    where = ".".join(str(part) for part in first["loc"]) or "document"
-    text = first["msg"].removeprefix("Value error, ")
-    if first["type"] == _UNKNOWN:
-        text = "there is no such name here"
-    tail = f" (and {len(more)} more)" if more else ""
-    return f"{where}: {text[0].lower()}{text[1:]}{tail}"
-
-
-def finite(value: float) -> float | None:
-    """`value`, or None where JSON has no word for it (NaN, infinities)."""
-    return value if math.isfinite(value) else None

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agent.core.errors import MisfitError
-from agent.core.manifest import first_complaint
+from agent.core.fields import first_complaint
 from agent.core.opsets import Target, Version, beyond, reach_of, version_of
 from agent.core.packages import Package
 

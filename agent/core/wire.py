@@ -16,9 +16,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError
 
+from agent.core.bars import Bars
 from agent.core.enclosed import pack_metadata, unpack_metadata, version_of
 from agent.core.errors import RefusedError
-from agent.core.manifest import Bars, Name, first_complaint
+from agent.core.fields import Name, first_complaint
 from agent.core.names import is_id
 from agent.core.strict import read_object
 from agent.core.topics import Topics

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from agent.adapters.files.contents import (
-    MANIFEST_FILE,
     MODEL_FILE,
     Contents,
     read_folder,
@@ -28,7 +27,7 @@ from agent.adapters.processes import ProcessEngine
 from agent.core import requirements
 from agent.core.accelerators import CPU
 from agent.core.errors import RefusedError, UnfitError
-from agent.core.manifest import Manifest, parse
+from agent.core.manifest import MANIFEST, Manifest, parse
 from agent.core.names import ModelRef, is_id
 from agent.core.opsets import Target
 from agent.core.packages import digest_of
@@ -76,10 +75,8 @@ def init(model: Path, out: Path | None = None, *, name: str = "") -> Path:
     source = model / MODEL_FILE if model.is_dir() else model
     in_place = source.name == MODEL_FILE and out is None
     folder = out or (source.parent if in_place else Path(source.stem))
-    if (folder / MANIFEST_FILE).exists():
-        raise RefusedError(
-            f"{folder / MANIFEST_FILE} is there already; edit it, or name --out", 409
-        )
+    if (folder / MANIFEST).exists():
+        raise RefusedError(f"{folder / MANIFEST} is there already; edit it, or name --out", 409)
     facts = read_model(source)
     if name and not is_id(name):
         raise RefusedError(f"{name!r} is no model name: letters, digits, . _ - and at most 64")
@@ -92,7 +89,7 @@ def init(model: Path, out: Path | None = None, *, name: str = "") -> Path:
             shutil.copyfile(source, folder / MODEL_FILE)
             for weights in facts.external:
                 shutil.copyfile(source.parent / weights, folder / weights)
-        write_atomic(folder / MANIFEST_FILE, text.encode())
+        write_atomic(folder / MANIFEST, text.encode())
     return folder
 
 
@@ -235,7 +232,7 @@ def _write_memory(folder: Path, memory_mb: float) -> None:
 
     Where it cannot be done by changing one line, it is left to the author.
     """
-    path = folder / MANIFEST_FILE
+    path = folder / MANIFEST
     text = path.read_text(encoding="utf-8")
     before = tomllib.loads(text)
     line = f"memory_mb = {memory_mb:g}  # measured by `edge-agent model build`\n"

@@ -20,8 +20,6 @@ from agent.core.requirements import Device
 from agent.core.survey import Seen
 from agent.ports import Engine, Machine, Memory, Store
 
-MANIFEST = "model.toml"
-
 logger = structlog.get_logger(__name__)
 
 
@@ -29,7 +27,7 @@ def manifest_first(package: Package) -> Sequence[FileEntry]:
     """Its files in the order to fetch them: what tells whether the rest is worth it, and the rest
     from small to large.
     """
-    return sorted(package.files, key=lambda file: (file.path != MANIFEST, file.size))
+    return sorted(package.files, key=lambda file: (file.path != manifest.MANIFEST, file.size))
 
 
 class Assessor:
@@ -75,7 +73,7 @@ class Assessor:
             MisfitError: the stream does not carry what the model wants.
             UnfitError: the manifest is none.
         """
-        entry = next((file for file in package.files if file.path == MANIFEST), None)
+        entry = next((file for file in package.files if file.path == manifest.MANIFEST), None)
         raw = await asyncio.to_thread(store.fetched, package, entry) if entry else None
         if raw is None:
             return ()

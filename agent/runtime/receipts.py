@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from agent.core.fields import finite
 from agent.core.health import Counts
 from agent.core.latency import Latency, Recent
-from agent.core.manifest import finite
 from agent.core.names import ModelRef
 
 PHASES_MAX = 8  # that a receipt has evidence of

@@ -16,7 +16,7 @@ from agent.core import manifest as manifests
 from agent.core import preflight
 from agent.core.brief import blamed
 from agent.core.errors import DamagedError, MisfitError, RefusedError, UnavailableError, UnfitError
-from agent.core.manifest import Manifest
+from agent.core.manifest import MANIFEST, Manifest
 from agent.core.names import ModelRef
 from agent.ports import Clock, Engine, Store
 from agent.runtime.intake import Intake
@@ -273,7 +273,7 @@ def read_manifest(folder: Path, ref: ModelRef) -> Manifest:
         UnavailableError: it cannot be read.
     """
     try:
-        raw = (folder / "model.toml").read_bytes()
+        raw = (folder / MANIFEST).read_bytes()
     except FileNotFoundError as error:
         raise UnfitError(f"{ref} has no model.toml") from error
     except OSError as error:

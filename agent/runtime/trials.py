@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.core import judge
+from agent.core.bars import Bars
 from agent.core.errors import UnfitError, UnprovenError
 from agent.core.evidence import Evidence, testimony
-from agent.core.manifest import Bars
 from agent.core.names import ModelRef
 from agent.core.wire import apply_bars
 from agent.ports import Clock

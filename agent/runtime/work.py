@@ -9,12 +9,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from agent.core.errors import DamagedError, UnavailableError
+from agent.core.manifest import MANIFEST
 from agent.core.names import Digest, ModelRef
 from agent.core.packages import Package
 from agent.core.rollout import LIVE, Phase, Rollout
 from agent.core.survey import Seen
 from agent.ports import Clock, Fetcher, Store
-from agent.runtime.assessing import MANIFEST, Assessor, manifest_first
+from agent.runtime.assessing import Assessor, manifest_first
 from agent.runtime.clerk import Clerk
 from agent.runtime.past import Past
 from agent.runtime.placing import Placing

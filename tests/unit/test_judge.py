@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from agent.core.bars import Bars
 from agent.core.comparison import ROWS_WORTH_A_LOOK
 from agent.core.evidence import SLICE_S, Evidence
 from agent.core.judge import (
@@ -17,7 +18,6 @@ from agent.core.judge import (
     shadow,
     watch,
 )
-from agent.core.manifest import Bars
 from agent.core.samples import Reservoir
 from agent.core.scores import ScoreColumns
 

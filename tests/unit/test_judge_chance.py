@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from agent.core import judge
+from agent.core.bars import Bars
 from agent.core.evidence import Evidence
-from agent.core.manifest import Bars
 from agent.core.scores import ScoreColumns
 
 pytestmark = pytest.mark.figures

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.core import enclosed, strict, wire
+from agent.core.bars import Bars
 from agent.core.errors import RefusedError
-from agent.core.manifest import Bars
 from agent.core.names import ID_PATTERN
 from agent.core.topics import device_of
 from agent.core.wire import Desired, DesiredModel, Topics

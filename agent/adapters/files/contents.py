@@ -6,11 +6,10 @@ from pathlib import Path
 
 from agent.adapters.files.durable import open_regular, sha256_of, weather
 from agent.core.errors import UnfitError
-from agent.core.manifest import MANIFEST_BYTES_MAX, Manifest, parse
+from agent.core.manifest import MANIFEST, MANIFEST_BYTES_MAX, Manifest, parse
 from agent.core.onnx_file import OnnxFacts, inspect
 from agent.core.packages import FILE_BYTES_MAX, FileEntry
 
-MANIFEST_FILE = "model.toml"
 MODEL_FILE = "model.onnx"
 
 
@@ -37,10 +36,10 @@ def read_manifest(folder: Path) -> Manifest:
         UnfitError: there is none, or it is bad.
         UnavailableError: the disk said no.
     """
-    path = folder / MANIFEST_FILE
+    path = folder / MANIFEST
     _refuse_link(path)
     if not path.is_file():
-        raise UnfitError(f"{folder} has no {MANIFEST_FILE}; `edge-agent model init` writes one")
+        raise UnfitError(f"{folder} has no {MANIFEST}; `edge-agent model init` writes one")
     with weather(f"cannot read {path}"), open_regular(path) as file:
         return parse(file.read(MANIFEST_BYTES_MAX + 1))
 
@@ -80,7 +79,7 @@ def read_folder(folder: Path) -> Contents:
     """
     manifest = read_manifest(folder)
     facts = read_model(folder / MODEL_FILE)
-    wanted = {MODEL_FILE, MANIFEST_FILE, *facts.external}
+    wanted = {MODEL_FILE, MANIFEST, *facts.external}
     if (folder / manifest.golden.file).is_file():
         wanted.add(manifest.golden.file)
     files = []

@@ -29,11 +29,10 @@ from agent.adapters.files.durable import (
 )
 from agent.adapters.files.partial import FilePartial
 from agent.core.errors import MisfitError, RefusedError, UnavailableError
-from agent.core.manifest import MANIFEST_BYTES_MAX
+from agent.core.manifest import MANIFEST, MANIFEST_BYTES_MAX
 from agent.core.names import FILE_PATTERN, ModelRef, is_digest
 from agent.core.packages import FileEntry, Package, describe, digest_of, read
 
-MANIFEST = "model.toml"
 _FILE = re.compile(FILE_PATTERN)
 _MB = 2**20
 
