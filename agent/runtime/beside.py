@@ -38,6 +38,7 @@ class Beside:
         self.shadow: Shadow | None = None
         self.canary: Canary | None = None
         self.keep: Keep | None = None
+        self._before: Seat | None = None  # of unlike windows, cut on until it is the shadow
         self._scoring = scoring
         self._over: list[Shadow] = []  # with a run still out, on a seat that may answer by now
         self._numbers: Iterator[int] = itertools.count(-1, -1)  # of runs; jobs have the others
@@ -88,10 +89,16 @@ class Beside:
             self._scoring.take_from(canary.seat, self._scoring.slot.seat)
             self._scoring.slot.let_go(canary.seat)
 
-    def end(self) -> None:
-        """The stream changes hands: nothing goes on beside it."""
+    def swap(self, old: Seat | None, new: Seat | None) -> None:
+        """The stream changes hands: nothing goes on beside it.  Only windows of `old` that are
+        unlike those of a `new` on trial are cut on: it may have to score them.
+        """
         self.end_shadow()
         self.canary = None
+        if not self._is_trial(new):
+            self._before = None
+        elif old is not None and new is not None and not self._is_trial(old):
+            self._before = None if old.like(new) else old
 
     def seats(self) -> set[Seat]:
         """Whose answers are waited for."""
@@ -107,27 +114,39 @@ class Beside:
         """A block came in."""
         if self.shadow is not None:
             self._keep_own(self.shadow.feed(block, now))
+        elif (before := self._cut_on()) is not None:
+            self._keep_own(before.windower.push(before.featurizer.featurize(block), now))
 
     def due(self, now: float) -> None:
         """Silence may have closed a window."""
         if self.shadow is not None:
             self._keep_own(self.shadow.due(now))
+        elif (before := self._cut_on()) is not None:
+            self._keep_own(before.windower.due(now))
 
     def answered(self, chunk: Chunk, columns: ScoreColumns, run_ms: float, seq: int) -> None:
         """A batch has its scores, the first of them number `seq`."""
         if self.shadow is not None:
             self.shadow.answered(chunk, columns, run_ms)
-        if self._is_trial(chunk.seat) and self._keeps_batches:
+        if self._is_trial(chunk.seat) and self._keeps_batches_of(chunk.seat):
             self._keep(seq, chunk.keys, chunk.times, chunk.values)
 
     def _is_trial(self, seat: Seat | None) -> bool:
         """Whether `seat` is the version on trial: in whichever worker, it may have climbed."""
         return self.keep is not None and seat is not None and seat.ref == self.keep.trial.ref
 
-    @property
-    def _keeps_batches(self) -> bool:
-        """Whether who scores again makes the same windows; else its own are kept."""
-        return self.shadow is None or self.shadow.same
+    def _keeps_batches_of(self, seat: Seat) -> bool:
+        """Whether who scores again makes the same windows; else its own are kept, and were."""
+        if self.shadow is not None:
+            return self.shadow.same
+        active = self._scoring.slot.seat
+        return self._cut_on() is None and (active is None or active.like(seat))
+
+    def _cut_on(self) -> Seat | None:
+        """Whose windows are cut on though it neither answers nor scores beside."""
+        if self.shadow is not None or self.keep is None:
+            self._before = None
+        return self._before
 
     def _keep_own(self, spans: Spans | None) -> None:
         """Windows that the known good makes of the readings: it may have to score them."""
@@ -181,6 +200,8 @@ class Beside:
     def dues(self, now: float) -> list[float | None]:
         """When there will be something to do (monotonic)."""
         dues = [shadow.next_wake(now) for shadow in self._shadows()]
+        if (before := self._cut_on()) is not None:
+            dues.append(before.windower.next_due())
         return dues if self.shadow is None else [self.shadow.next_due(), *dues]
 
     def _shadows(self) -> list[Shadow]:

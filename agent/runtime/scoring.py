@@ -86,7 +86,7 @@ class Scoring:
         elif seat is not old:
             handover.hand_over(self, old, seat)
         self.carrying.begin(seat, self._opened, self.account.held)
-        self.beside.end()
+        self.beside.swap(old, seat)
         self.dirty, self.restoring = True, False
         if trace is not None:
             trace.swap(self.account.next_seq)

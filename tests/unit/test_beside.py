@@ -596,6 +596,45 @@ def test_of_unlike_windows_those_of_the_known_good_are_kept(river):
     assert kept[0].release == ref(2).release
 
 
+def test_windows_of_the_known_good_are_kept_from_the_swap_on_and_until_the_way_back(river):
+    """[rollout-6.5] However long it takes until it scores beside, and what was under way then."""
+    kept = []
+    good, trial = seated(river, 1, window=TUMBLING_3), river.seat(2)
+    river.push(2)
+    settle(river, good)
+    river.scoring.beside.keep = Keep(trial, kept.append)
+    river.swap(trial)
+    river.push(5)
+    settle(river, trial)
+    shadowed(river, good, judged=trial)
+    river.push(4)
+    settle(river, trial, good)
+    river.take_back(trial, good)
+    river.finish()
+    assert all(good.takes(one.values) for one in kept)
+    windows = np.concatenate([one.values for one in kept])
+    assert windows.ravel().tolist() == list(range(1, 10))
+    assert river.scoring.account.tried == len(windows)
+
+
+def test_what_is_told_late_of_a_version_taken_back_is_not_kept_in_its_own_windows(river):
+    """[rollout-6.5] Its answer had to wait for that of the known good to earlier readings."""
+    kept = []
+    good, trial = seated(river, 1, window=TUMBLING_3), river.seat(2)
+    river.push(3)
+    river.turn()
+    river.scoring.beside.keep = Keep(trial, kept.append)
+    river.swap(trial)
+    river.push(2)
+    river.turn()
+    trial.session.answer(100)
+    river.turn()
+    river.take_back(trial, good)
+    river.finish()
+    assert [release for release, _ in river.by_release] == [1, 2, 2]
+    assert kept == []
+
+
 def test_what_silence_alone_has_closed_is_counted_in_the_store_as_well(river):
     """[rollout-6.5] A restart in mid-probation knows how much may have to be taken back."""
     kept = []
