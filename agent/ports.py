@@ -390,8 +390,9 @@ class Record:
 class Gap:
     """Score rows that had to be given up: exactly `rows` of those numbered first to last.
 
-    `reason` is `full` (no room), `expired` (too old) or `refused` (the broker will never take
-    them).  Events that were given up have no stream, and are counted in `rows`.
+    `reason` is `full` (no room), `expired` (too old), `refused` (the broker will never take them)
+    or `damaged` (by the disk).  Events that were given up have no stream, and are counted in
+    `rows`; so are records of which the disk has left nobody knows what they held: no model, either.
     """
 
     id: int  # stays the same when a gap is told twice

@@ -13,6 +13,7 @@ _WHY = {
     "full": "there was no room for {} in the outbox",
     "expired": "{} waited longer than store.outbox_ttl",
     "refused": "the broker will never take {}",
+    "damaged": "the disk has damaged {}",
 }
 
 
@@ -31,7 +32,7 @@ class Events:
 
     def gap(self, gap: Gap) -> Record:
         """What tells of a gap.  It does not go through the outbox: the gap itself waits there."""
-        what = f"{gap.rows} score rows" if gap.stream else f"{gap.rows} events"
+        what = "score rows" if gap.stream else "events" if gap.model else "records"
         told = {
             "id": gap.id,
             "epoch": self._outbox.epoch(),
@@ -41,7 +42,8 @@ class Events:
             "count": gap.rows,
             "reason": gap.reason,
         }
-        return self._record("gap", gap.model, _WHY[gap.reason].format(what), gap=told)
+        why = _WHY.get(gap.reason, "{} were given up")  # a disk may have spoilt the reason
+        return self._record("gap", gap.model, why.format(f"{gap.rows} {what}"), gap=told)
 
     def _record(self, kind: str, model: str, why: str, **more: Any) -> Record:
         now = datetime.fromtimestamp(self._clock.wall(), UTC).isoformat(timespec="milliseconds")

@@ -31,14 +31,15 @@ KEPT = {
     "package:m:1": orjson.dumps(describe(PACKAGE)),
 }
 RECORDS = 30
+SECOND = 1000  # epoch of a database that was begun anew; far from what a bit makes of 1
 
 
 class Opened:
     """All that a start opens of a store."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, epoch_least=SECOND):
         self.database = Database(folder / "agent.db", check=memory.check)
-        self.box = SqliteOutbox(self.database, 2**20, epoch_least=2)
+        self.box = SqliteOutbox(self.database, 2**20, epoch_least=epoch_least)
         self.journal = Remembering(SqliteJournal(self.database), FileVault(folder / "vault"))
 
     def close(self):
@@ -46,14 +47,17 @@ class Opened:
         self.box.close()
 
 
+def record(n):
+    return Record("t", b'{"seq": %d}' % n, 1, 1, "s", "m", n)
+
+
 def made(folder):
-    with closing(Opened(folder)) as one:
+    with closing(Opened(folder, 1)) as one:
         one.journal.save("m", HOME)
         for name, body in KEPT.items():
             one.journal.save_document(name, body)
         account = Account(readings=RECORDS, scored=RECORDS).encode(Shares())
-        records = [Record("t", b"{}", 1, 1, "s", "m", n) for n in range(RECORDS)]
-        one.box.add(Entry(records, {("s", "m"): account}, {"s": b"mark"}))
+        one.box.add(Entry(list(map(record, range(RECORDS))), {("s", "m"): account}, {"s": b"mark"}))
         one.database.call(lambda _: None)
 
 
@@ -62,13 +66,43 @@ def looked_at(one):
     assert {name: one.journal.load_document(name) for name in KEPT} == KEPT
     assert read(orjson.loads(KEPT["package:m:1"])) == PACKAGE
     one.box.accounts(), one.box.marks(), one.box.carried("s", "m")
-    if one.box.depth()["records"] and not one.box.gaps():
-        asyncio.run(asyncio.wait_for(one.box.batch(0, RECORDS), 5))
     one.journal.save("m", HOME)
 
 
+def sent_and_told(one):
+    """What goes out, and what is told of as lost, as the uplink asks for it."""
+    sent, told = [], []
+    while one.box.depth()["records"] or one.box.gaps():
+        if some := one.box.gaps():
+            one.box.told(some)
+            told += some
+        else:
+            found = asyncio.run(asyncio.wait_for(one.box.batch(0, 7), 5))
+            one.box.accept([i for i, _ in found])
+            sent += [record for _, record in found]
+        one.database.call(lambda _: None)
+    return sent, told
+
+
+def accounted(one, *, is_fresh):
+    """Each record went out as it was written, or is told; returns how many are told."""
+    sent, told = sent_and_told(one)
+    if is_fresh:
+        assert (sent, told) == ([], [])
+        return 0
+    left = [(r.topic, r.payload) for r in map(record, range(RECORDS))]
+    for r in sent:
+        left.remove((r.topic, r.payload))
+    assert {gap.reason for gap in told} <= {"damaged"}
+    for gap in told:
+        for n in range(gap.first_seq, gap.last_seq + 1) if gap.stream else ():
+            left.remove((record(n).topic, record(n).payload))
+    assert len(left) == sum(gap.rows for gap in told if not gap.stream)
+    return sum(gap.rows for gap in told)
+
+
 def damaged(tmp_path, times):
-    seed, aside = random.SystemRandom().randrange(2**32), 0
+    seed, aside, told = random.SystemRandom().randrange(2**32), 0, 0
     dice = random.Random(seed)
     made(tmp_path / "whole")
     for n in range(times):
@@ -78,13 +112,15 @@ def damaged(tmp_path, times):
         try:
             with closing(Opened(folder)) as one:
                 looked_at(one)
+                told += accounted(one, is_fresh=one.box.epoch() == SECOND)
         except BaseException:
             print(f"seed {seed}, {n}: {damage.__name__}")
             raise
         aside += (folder / "agent.db.bad").exists()
         shutil.rmtree(folder)
     print(
-        f"seed {seed}: {times} damages, {aside} set aside; all that a start needs there each time"
+        f"seed {seed}: {times} damages, {aside} set aside; all that a start needs there each time,"
+        f" {told} records told as damaged"
     )
 
 
@@ -97,3 +133,17 @@ def test_what_a_start_needs_is_there_whatever_is_damaged_in_the_database(tmp_pat
 @pytest.mark.timeout(3600)
 def test_two_thousand_damages_of_a_database(tmp_path):
     damaged(tmp_path, 2000)
+
+
+@pytest.mark.parametrize("place", [*range(16, 20), 20, *range(44, 48), *range(56, 64)])
+def test_whatever_bit_of_its_first_bytes_is_flipped_a_database_opens(tmp_path, place):
+    """[durability-1.1] How it is to be read, and which agent wrote it."""
+    made(tmp_path)
+    path = tmp_path / "agent.db"
+    whole = path.read_bytes()
+    for bit in range(8):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :])
+        with closing(Opened(tmp_path)) as one:
+            looked_at(one)
+        for suffix in ("", "-wal", "-shm"):
+            (tmp_path / f"agent.db.bad{suffix}").unlink(missing_ok=True)

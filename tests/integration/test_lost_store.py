@@ -125,7 +125,7 @@ def test_a_database_that_holds_what_makes_no_sense_is_set_aside(tmp_path):
 
 
 def test_a_record_whose_topic_is_no_text_any_more_holds_up_no_other(tmp_path):
-    """[durability-1.9] Python's sqlite3 would not give the row, nor any that is read with it."""
+    """[durability-1.10] Python's sqlite3 would not give the row, nor any that is read with it."""
     path = tmp_path / "agent.db"
     database = Database(path)
     box = SqliteOutbox(database, 2**20)
@@ -138,7 +138,9 @@ def test_a_record_whose_topic_is_no_text_any_more_holds_up_no_other(tmp_path):
     box = SqliteOutbox(database, 2**20)
     try:
         batch = asyncio.run(asyncio.wait_for(box.batch(0, 10), 10))
-        assert [record.topic for _, record in batch] == ["\ufffd", "b"]
+        assert [record.topic for _, record in batch] == ["b"]
+        database.call(lambda _: None)
+        assert [(gap.first_seq, gap.rows, gap.reason) for gap in box.gaps()] == [(0, 1, "damaged")]
     finally:
         database.close()
         box.close()

@@ -48,6 +48,15 @@ def path(tmp_path):
     return made
 
 
+def as_the_fourth_left(path):
+    """The same store, taken over by the agent that came before seals of records."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        schema.settle(connection)
+        connection.execute("ALTER TABLE outbox DROP COLUMN seal")
+        connection.execute("DELETE FROM meta WHERE name='unsealed'")
+        connection.execute("PRAGMA user_version=4")
+
+
 def drained(box):
     async def all_of_it():
         found = []
@@ -83,6 +92,38 @@ def test_the_first_agents_store_keeps_records_by_priority_accounts_marks_and_doc
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA user_version").fetchone() == (schema.VERSION,)
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_what_waits_unsealed_is_sent_as_it_is_and_what_comes_behind_it_needs_its_seal(path):
+    """[durability-1.7] [durability-1.10]"""
+    as_the_fourth_left(path)
+    for new in range(2):
+        database = Database(path)
+        box = SqliteOutbox(database, 2**20)
+        box.add(Entry([Record("t", b"new", 1, 1, "s", "m", 40 + new)]))
+        database.call(lambda _: None)
+        database.close()
+        box.close()
+    assert not path.with_name("agent.db.bad").exists()
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (schema.VERSION,)
+        assert connection.execute("SELECT count(seal) FROM outbox").fetchone() == (2,)
+        connection.execute("UPDATE outbox SET payload='nEw' WHERE first_seq=40")
+        connection.commit()
+    database = Database(path)
+    box = SqliteOutbox(database, 2**20)
+    try:
+        found = asyncio.run(asyncio.wait_for(box.batch(0, 32), 5))
+        assert len(found) == 10, "those of the first priority"
+        box.accept([i for i, _ in found])
+        database.call(lambda _: None)
+        found = asyncio.run(asyncio.wait_for(box.batch(0, 32), 5))
+        assert [r.first_seq for _, r in found] == [*range(2, 40, 4), 41]
+        database.call(lambda _: None)
+        assert [(gap.first_seq, gap.rows, gap.reason) for gap in box.gaps()] == [(40, 1, "damaged")]
+    finally:
+        database.close()
+        box.close()
 
 
 def test_a_store_that_was_taken_over_has_the_tables_of_a_fresh_one(path, tmp_path):

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from agent.adapters.files import FileStore, FileVault
-from agent.adapters.sqlite import database as database_module
+from agent.adapters.sqlite import opening
 from agent.adapters.sqlite.database import Database
 from agent.adapters.sqlite.journal import SqliteJournal
 from agent.adapters.sqlite.outbox import SqliteOutbox
@@ -66,8 +66,8 @@ def make(mistake: str) -> None:
     """Make `mistake` in this process."""
     _, where = MISTAKES[mistake]
     if where == "NORMAL":
-        database_module.PRAGMAS = tuple(
-            p.replace("synchronous=FULL", "synchronous=NORMAL") for p in database_module.PRAGMAS
+        opening.PRAGMAS = tuple(
+            p.replace("synchronous=FULL", "synchronous=NORMAL") for p in opening.PRAGMAS
         )
         return
     real = os.fsync
@@ -272,13 +272,18 @@ def _one(disk: LoopDisk, name: str, last: int, mistake: str, dice: random.Random
 
 
 def _highest(name: str, disk: Path, told: int) -> int:
-    """From where the next child goes on: one step may be durable that nobody said so of."""
+    """From where the next child goes on: one step may be durable that nobody said so of.
+
+    What is durable of it by half is completed: if the next child is cut before it says anything,
+    this is what it is held to.
+    """
     if name == "store":
         return told + 1
     if name == "vault":
         return told
     database = Database(disk / "agent.db")
     count = len(_kept(database))
+    SqliteJournal(database).save("m", Rollout(restarts=count))
     database.close()
     return count
 

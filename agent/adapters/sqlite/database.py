@@ -1,4 +1,4 @@
-"""The file, its one connection and its one writer thread.
+"""The one connection to the file and its one writer thread (how it is opened: `opening`).
 
 Everyone hands the thread functions of the connection; it runs them in batches, one transaction a
 batch.  It decides nothing about what is in the tables: on a full disk it gives back its ballast and
@@ -17,9 +17,9 @@ from typing import Any, NamedTuple, TypeVar
 
 import structlog
 
-from agent.adapters.sqlite import schema
+from agent.adapters.sqlite import opening
 from agent.adapters.sqlite.ballast import Ballast
-from agent.core.errors import RefusedError, UnavailableError
+from agent.core.errors import UnavailableError
 
 T = TypeVar("T")
 Job = Callable[[sqlite3.Connection], Any]
@@ -28,19 +28,6 @@ logger = structlog.get_logger(__name__)
 
 RETRY_S = 0.5  # between tries while the disk says no
 PATIENT_S_MAX = 0.05  # that an order without hurry waits for a commit to ride with
-LOCK_S_MAX = 5.0  # for an agent that is just stopping
-PRAGMAS = (
-    "locking_mode=EXCLUSIVE",
-    "journal_mode=WAL",
-    "synchronous=FULL",
-    "wal_autocheckpoint=128",  # 512 KiB, half of the ballast
-    "journal_size_limit=524288",
-    "mmap_size=0",
-)
-
-
-class _DamagedError(sqlite3.DatabaseError):
-    """What is in the file is no database of ours."""
 
 
 class _Order(NamedTuple):
@@ -74,7 +61,6 @@ class Database:
             raise UnavailableError(why) from error
         self.path = path
         self._gather_s = gather_s
-        self._check = check
         self._ballast = Ballast(path.with_name("ballast"))
         self._relief: list[_Order] = []
         self._orders: deque[_Order] = deque()
@@ -82,7 +68,7 @@ class Database:
         self._is_urgent = False  # some order does not want to wait for others
         self._closing = False
         self._watchers: list[Callable[[], None]] = []
-        self._connection = self._opened()
+        self._connection = opening.opened(path, check)
         self._thread = threading.Thread(target=self._write, name="sqlite", daemon=True)
         self._thread.start()
 
@@ -149,51 +135,6 @@ class Database:
             self._is_urgent |= urgent
             if urgent or len(self._orders) == 1:
                 self._wake.notify()
-
-    def _opened(self) -> sqlite3.Connection:
-        """The file, or where it is damaged a fresh one: what scores must not wait for a repair."""
-        try:
-            return self._open()
-        except _DamagedError as error:
-            aside = self.path.with_name(f"{self.path.name}.bad")
-            logger.error("database damaged, set aside", path=str(aside), why=str(error))  # noqa: TRY400
-            for suffix in ("", "-wal", "-shm"):
-                part = self.path.with_name(self.path.name + suffix)
-                if part.exists():
-                    part.replace(aside.with_name(aside.name + suffix))
-            return self._open()
-
-    def _open(self) -> sqlite3.Connection:
-        """Raises RefusedError where another agent has it, UnavailableError on any other no."""
-        connection = sqlite3.connect(
-            self.path, timeout=LOCK_S_MAX, isolation_level=None, check_same_thread=False
-        )
-        connection.text_factory = _text
-        try:
-            for pragma in PRAGMAS:
-                connection.execute(f"PRAGMA {pragma}").fetchall()
-            (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-            if found != "ok":
-                raise _DamagedError(found)
-            if not schema.settle(connection):
-                msg = "a later version of the agent wrote it"
-                raise _DamagedError(msg)
-            if not schema.is_ours(connection):
-                msg = "its tables are not those it was made with"
-                raise _DamagedError(msg)
-            self._check(connection)
-        except ValueError as error:
-            connection.close()
-            raise _DamagedError(str(error)) from error
-        except sqlite3.Error as error:
-            connection.close()
-            if not isinstance(error, sqlite3.OperationalError):
-                raise _DamagedError(str(error)) from error
-            if "locked" in str(error):
-                why = f"another agent runs on {self.path.parent}; stop it, or set another store.dir"
-                raise RefusedError(why) from error
-            raise UnavailableError(f"{self.path}: {error}") from error
-        return connection
 
     def _write(self) -> None:
         orders: list[_Order] = []
@@ -289,11 +230,6 @@ class Database:
                 self._connection.execute("ROLLBACK")
             raise
         return results
-
-
-def _text(raw: bytes) -> str:
-    """What a disk has spoilt must not end the reading of what is behind it."""
-    return raw.decode(errors="replace")
 
 
 def _is_full(error: sqlite3.Error) -> bool:

@@ -2,8 +2,8 @@
 
 While the link keeps up, records are sent from memory (`tails`); the table is read only for what
 memory has let go, after a restart or a long time offline, and packed there.  What is past the
-bound, too old, or refused by the broker for good is given up, and every row of it is told as part
-of a gap.
+bound, too old, damaged by the disk, or refused by the broker for good is given up, and every row of
+it is told as part of a gap.
 """
 
 import asyncio
@@ -11,17 +11,21 @@ import sqlite3
 import threading
 from collections.abc import Mapping, Sequence
 
-from agent.adapters.sqlite import gaps, statements
+import structlog
+
+from agent.adapters.sqlite import beside, gaps, statements
 from agent.adapters.sqlite.ageing import Ageing
 from agent.adapters.sqlite.database import RETRY_S, Database
 from agent.adapters.sqlite.doorbell import Doorbell
 from agent.adapters.sqlite.gaps import Row
 from agent.adapters.sqlite.packing import Packed, Packing, apart
-from agent.adapters.sqlite.schema import PRIORITIES, PRIORITY_BITS
+from agent.adapters.sqlite.schema import PRIORITY_BITS
 from agent.adapters.sqlite.statements import Lost
 from agent.adapters.sqlite.tails import Tails
 from agent.adapters.sqlite.telling import Telling
 from agent.ports import Entry, Gap, Record
+
+logger = structlog.get_logger(__name__)
 
 RECENT_BYTES_MAX = 4 * 2**20  # of records kept in memory beside the table
 SPARE_BYTES = 256 * 1024  # given up at once on a full disk: deleting takes as much room in the WAL
@@ -73,10 +77,7 @@ class SqliteOutbox:
         with self._lock:
             self._ticket += 1
             ticket = self._ticket
-            ids = [
-                (min(max(record.priority, 0), PRIORITIES - 1) << PRIORITY_BITS) + n
-                for n, record in enumerate(entry.records, self._newest + 1)
-            ]
+            ids = statements.ids_of(entry.records, self._newest)
             self._newest += len(ids)
             self._database.submit(
                 lambda c: statements.insert(c, entry, ids, at),
@@ -96,21 +97,15 @@ class SqliteOutbox:
 
     def accounts(self) -> Mapping[tuple[str, str], bytes]:
         """The accounts as last committed."""
-        rows = self._database.call(
-            lambda c: c.execute("SELECT stream, model, body FROM account").fetchall()
-        )
-        return {(stream, model): body for stream, model, body in rows}
+        return self._database.call(beside.accounts)
 
     def marks(self) -> Mapping[str, bytes]:
         """The source marks as last committed."""
-        return dict(
-            self._database.call(lambda c: c.execute("SELECT stream, body FROM mark").fetchall())
-        )
+        return self._database.call(beside.marks)
 
     def carried(self, stream: str, model: str) -> Sequence[tuple[int, bytes]]:
         """As last committed."""
-        asked = "SELECT number, body FROM carried WHERE stream=? AND model=? ORDER BY number"
-        return self._database.call(lambda c: c.execute(asked, (stream, model)).fetchall())
+        return self._database.call(lambda c: beside.carried(c, stream, model))
 
     def epoch(self) -> int:
         """1 for the first store this device had; rises only if a store was lost."""
@@ -143,10 +138,11 @@ class SqliteOutbox:
             first, last = statements.span_of(priority)
             with self._lock:
                 last = min(last, self._tails.oldest(priority) - 1)
-            found = statements.select(connection, max(first, after + 1), last, records_max)
+            found, spoilt = statements.select(connection, max(first, after + 1), last, records_max)
             with self._lock:
-                self._tails.behind[priority] = bool(found) or after > first
+                self._tails.behind[priority] = bool(found or spoilt) or after > first
                 self._pinned = frozenset(i for i, _ in found)
+            self._condemn(spoilt)
             return found
 
         try:
@@ -166,6 +162,13 @@ class SqliteOutbox:
         """The far side will never take this one."""
         self._leave([record_id])
         self._database.submit(lambda c: statements.bury(c, record_id, why), self._buried)
+
+    def _condemn(self, ids: Sequence[int]) -> None:
+        """What a disk has damaged is never sent."""
+        if new := [i for i in ids if i not in self._leaving]:
+            logger.error("records damaged on disk, not sent", ids=new)
+            self._leave(new)
+            self._database.submit(lambda c: statements.condemn(c, new), self._buried)
 
     def _leave(self, ids: Sequence[int]) -> None:
         with self._lock:

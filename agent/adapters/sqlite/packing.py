@@ -11,7 +11,9 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from agent.adapters.sqlite import seals
 from agent.adapters.sqlite.schema import PRIORITIES
+from agent.adapters.sqlite.seals import SEAL, Labels
 from agent.adapters.sqlite.statements import OVERHEAD_BYTES, span_of
 
 SMALL_BYTES_MAX = 2048  # larger ones gain little
@@ -43,7 +45,7 @@ class _Run:
     topic: str
     next_seq: int
     size: int = 0
-    members: list[tuple[int, int, int]] = field(default_factory=list)  # id, rows, first seq
+    members: list[tuple[int, Labels]] = field(default_factory=list)  # by id
     bodies: list[bytes] = field(default_factory=list)
 
 
@@ -71,8 +73,8 @@ class Packing:
         runs: list[_Run] = []
         for priority, end in enumerate(ends):
             open_: dict[tuple[str, str, str], _Run] = {}
-            for i, topic, stream, model, rows, first, body in connection.execute(
-                "SELECT id, topic, stream, model, rows, first_seq,"
+            for i, topic, *rest, seal, body in connection.execute(
+                f"SELECT id, topic, rows, stream, model, first_seq, at, {SEAL},"
                 " CASE WHEN length(payload)<=? THEN payload END"
                 " FROM outbox WHERE id BETWEEN ? AND ? ORDER BY id",
                 (SMALL_BYTES_MAX, begin[priority], end),
@@ -80,17 +82,21 @@ class Packing:
                 if looked >= self._every_bytes:
                     break
                 begin[priority] = i + 1
-                if body is None or not rows or i in but:
+                labels = Labels(*rest)
+                if body is None or not labels.rows or i in but:
                     continue  # what comes behind it does not follow what was before
+                if not (seals.message_holds(topic, body, seal) and seals.labels_hold(labels, seal)):
+                    continue  # nor is damage to be sealed
+                rows, first = labels.rows, labels.first_seq
                 looked += len(body) + OVERHEAD_BYTES
-                key = (topic, stream, model)
+                key = (topic, labels.stream, labels.model)
                 run = open_.get(key)
                 if run is None or run.next_seq != first or run.size + len(body) > PACK_BYTES_MAX:
                     run = open_[key] = _Run(topic, first)
                     runs.append(run)
                 run.next_seq = first + rows
                 run.size += len(body)
-                run.members.append((i, rows, first))
+                run.members.append((i, labels))
                 run.bodies.append(body)
         saved = [self._rewrite(connection, run) for run in runs if len(run.members) > 1]
         return Packed(
@@ -113,12 +119,14 @@ class Packing:
             at += count
             if count < 2:
                 continue
-            connection.executemany(
-                "DELETE FROM outbox WHERE id=?", [(i,) for i, _, _ in members[:-1]]
+            connection.executemany("DELETE FROM outbox WHERE id=?", [(i,) for i, _ in members[:-1]])
+            i, last = members[-1]
+            labels = last._replace(
+                rows=sum(one.rows for _, one in members), first_seq=members[0][1].first_seq
             )
             connection.execute(
-                "UPDATE outbox SET payload=?, rows=?, first_seq=? WHERE id=?",
-                (body, sum(rows for _, rows, _ in members), members[0][2], members[-1][0]),
+                "UPDATE outbox SET payload=?, rows=?, first_seq=?, seal=? WHERE id=?",
+                (body, labels.rows, labels.first_seq, seals.seal(run.topic, body, labels), i),
             )
             records += count - 1
             size += (count - 1) * (len(run.topic) + OVERHEAD_BYTES)

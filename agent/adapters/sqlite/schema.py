@@ -8,7 +8,7 @@ import functools
 import sqlite3
 from contextlib import closing
 
-VERSION = 4
+VERSION = 5
 PRIORITY_BITS = 48
 PRIORITIES = 4
 
@@ -52,11 +52,18 @@ _SEALS = """
 ALTER TABLE rollout ADD COLUMN seal BLOB;
 ALTER TABLE document ADD COLUMN seal BLOB;
 """
+# What waits already stays as it is, up to the number that is noted (none in a fresh file): to seal
+# it would write all of it again, for which a disk may have no room.
+_RECORD_SEALS = f"""
+ALTER TABLE outbox ADD COLUMN seal BLOB;
+INSERT OR IGNORE INTO meta SELECT 'unsealed', max(id & {(1 << PRIORITY_BITS) - 1}) FROM outbox;
+"""
 _STEPS = {
-    0: _META + _OUTBOX + _CARRIED + _SEALS,
-    1: _FROM_1 + _CARRIED + _SEALS,
-    2: _CARRIED + _SEALS,
-    3: _SEALS,
+    0: _META + _OUTBOX + _CARRIED + _SEALS + _RECORD_SEALS,
+    1: _FROM_1 + _CARRIED + _SEALS + _RECORD_SEALS,
+    2: _CARRIED + _SEALS + _RECORD_SEALS,
+    3: _SEALS + _RECORD_SEALS,
+    4: _RECORD_SEALS,
     VERSION: "",
 }
 

@@ -1,0 +1,92 @@
+"""Opening the file: one that is damaged is set aside; what scores must not wait for a repair."""
+
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from agent.adapters.sqlite import schema
+from agent.core.errors import RefusedError, UnavailableError
+
+logger = structlog.get_logger(__name__)
+
+LOCK_S_MAX = 5.0  # for an agent that is just stopping
+PRAGMAS = (
+    "locking_mode=EXCLUSIVE",
+    "journal_mode=WAL",
+    "synchronous=FULL",
+    "wal_autocheckpoint=128",  # 512 KiB, half of the ballast
+    "journal_size_limit=524288",
+    "mmap_size=0",
+)
+
+
+class _DamagedError(sqlite3.DatabaseError):
+    """What is in the file is no database of ours."""
+
+
+def opened(path: Path, check: Callable[[sqlite3.Connection], None]) -> sqlite3.Connection:
+    """The file, or where it is damaged a fresh one; `check` raises ValueError where it is, too.
+
+    Raises RefusedError where another agent has it, UnavailableError on any other no.
+    """
+    try:
+        return _open(path, check)
+    except _DamagedError as error:
+        aside = path.with_name(f"{path.name}.bad")
+        logger.error("database damaged, set aside", path=str(aside), why=str(error))  # noqa: TRY400
+        for suffix in ("", "-wal", "-shm"):
+            part = path.with_name(path.name + suffix)
+            if part.exists():
+                part.replace(aside.with_name(aside.name + suffix))
+        return _open(path, check)
+
+
+def _open(path: Path, check: Callable[[sqlite3.Connection], None]) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        path, timeout=LOCK_S_MAX, isolation_level=None, check_same_thread=False
+    )
+    connection.text_factory = _text
+    try:
+        for pragma in PRAGMAS:
+            connection.execute(f"PRAGMA {pragma}").fetchall()
+        (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if found != "ok":
+            raise _DamagedError(found)
+        if not schema.settle(connection):
+            msg = "a later version of the agent wrote it"
+            raise _DamagedError(msg)
+        if not schema.is_ours(connection):
+            msg = "its tables are not those it was made with"
+            raise _DamagedError(msg)
+        check(connection)
+        connection.execute("DELETE FROM meta WHERE name=''")  # whether it can be written at all
+    except ValueError as error:
+        connection.close()
+        raise _DamagedError(str(error)) from error
+    except sqlite3.Error as error:
+        connection.close()
+        if _is_damage(error, path):
+            raise _DamagedError(str(error)) from error
+        if "locked" in str(error):
+            why = f"another agent runs on {path.parent}; stop it, or set another store.dir"
+            raise RefusedError(why) from error
+        raise UnavailableError(f"{path}: {error}") from error
+    return connection
+
+
+def _is_damage(error: sqlite3.Error, path: Path) -> bool:
+    """Whether it is what the file holds that is wrong; else it is weather."""
+    if not isinstance(error, sqlite3.OperationalError):
+        return True
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    if code == sqlite3.SQLITE_READONLY:  # a byte of its own says so, too
+        return os.access(path, os.W_OK)
+    return code == sqlite3.SQLITE_ERROR  # a format or a table that is not what its version says
+
+
+def _text(raw: bytes) -> str:
+    """What a disk has spoilt must not end the reading of what is behind it."""
+    return raw.decode(errors="replace")
