@@ -6,17 +6,19 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import IO
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
 from agent.core.errors import RefusedError, UnavailableError
 from agent.core.names import FILE_PATTERN
-from agent.core.packages import CHUNK_BYTES, FileEntry
+from agent.core.packages import FileEntry
 from agent.ports import Partial
 
 METADATA_FILES_MAX = 128
 METADATA_BYTES_MAX = 8 * 2**20
-# After each chunk, in the time that it took.  Nothing else holds up a copy from here to there: it
+PIECE_BYTES = 2**20  # to hand a piece to a thread and back costs more than to copy 128 KiB
+# After each piece, in the time that it took.  Nothing else holds up a copy from here to there: it
 # would have one processor and the disk for itself while a stream is being scored beside it.
 REST = 3.0
 _FILE = re.compile(FILE_PATTERN)
@@ -72,12 +74,11 @@ class FolderFetcher:
                     at = reader.seek(hole)
                     while at < end:
                         began = time.monotonic()
-                        chunk = await asyncio.to_thread(reader.read, min(CHUNK_BYTES, end - at))
-                        if not chunk:
+                        size = await asyncio.to_thread(_copy, reader, into, at, end)
+                        if not size:
                             raise UnavailableError(f"{file.path} was cut short while it was read")
-                        await asyncio.to_thread(into.write, at, chunk)
-                        at += len(chunk)
-                        progress(len(chunk))
+                        at += size
+                        progress(size)
                         await asyncio.sleep(REST * (time.monotonic() - began))
         except FileNotFoundError as error:
             raise UnavailableError(
@@ -85,6 +86,14 @@ class FolderFetcher:
             ) from error
         except OSError as error:
             raise UnavailableError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _copy(reader: IO[bytes], into: Partial, at: int, end: int) -> int:
+    """Copy the next piece, which belongs at `at`; its size, 0 at the end of what is read."""
+    piece = reader.read(min(PIECE_BYTES, end - at))
+    if piece:
+        into.write(at, piece)
+    return len(piece)
 
 
 def folder_of(url: str) -> Path:

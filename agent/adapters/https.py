@@ -28,6 +28,7 @@ CONNECT_S_MAX = 10.0
 READ_S_MAX = 20.0  # without a single byte
 RATE_BYTES_MIN = 1024  # per second, on average, once RATE_GRACE_S have gone by
 RATE_GRACE_S = 30.0
+GATHER_S = 0.05
 _RANGE = re.compile(r"^bytes (\d+)-(\d+)/(\d+|\*)$")
 
 log = structlog.get_logger(__name__)
@@ -94,7 +95,7 @@ class HttpsFetcher:
             async with self._get(f"blobs/sha256/{file.hex}", ranges) as response:
                 at = _starts_at(response, file, start, end)
                 body = self._body(response)
-                while at < end and (chunk := await body.read(end - at)):
+                while at < end and (chunk := await body.read(min(end, _block_end(at)) - at)):
                     fresh = chunk[max(0, start - at) :]  # a server without ranges begins at 0
                     at += len(chunk)
                     if fresh:
@@ -153,9 +154,8 @@ class _Body:
 
     async def read(self, bytes_max: int) -> bytes:
         """What has come, up to `bytes_max`; empty at the end."""
-        amount = min(CHUNK_BYTES, bytes_max)
         try:
-            chunk = await asyncio.to_thread(self._response.read1, amount, decode_content=False)
+            chunk = await asyncio.to_thread(self._gather, min(CHUNK_BYTES, bytes_max))
         except asyncio.CancelledError:
             with suppress(ValueError, RuntimeError, OSError):
                 self._response.shutdown()  # or its thread would read on
@@ -167,6 +167,24 @@ class _Body:
         if chunk and took > self._rate_grace_s and self._got < took * self._rate_bytes_min:
             raise UnavailableError(f"the server sends {self._got / took:.0f} bytes/s: too slow")
         return chunk
+
+    def _gather(self, amount: int) -> bytes:
+        """TLS gives 16 KiB at a time, and to hand those to a thread and back costs more than they
+        do; but nobody waits long for what comes slowly.
+        """
+        parts, size, until = [], 0, time.monotonic() + GATHER_S
+        while size < amount:
+            part = self._response.read1(amount - size, decode_content=False)
+            parts.append(part)
+            size += len(part)
+            if not part or time.monotonic() >= until:
+                break
+        return b"".join(parts)
+
+
+def _block_end(at: int) -> int:
+    """Of the block that `at` lies in: one that comes whole is not read again for its digest."""
+    return (at // CHUNK_BYTES + 1) * CHUNK_BYTES
 
 
 def _hop(url: str, target: str) -> str:

@@ -134,8 +134,9 @@ class Works:
         def count(size: int) -> None:
             nonlocal done
             done += size
-            self._fetched = min(1.0, done / max(1, package.size))
-            self._changed()
+            was, self._fetched = self._fetched, min(1.0, done / max(1, package.size))
+            if round(was, 1) != round(self._fetched, 1):  # as finely as it is told
+                self._changed()
 
         for file in manifest_first(package):
             partial = await asyncio.to_thread(self._store.partial, package, file)

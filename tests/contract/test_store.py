@@ -133,6 +133,18 @@ def test_bytes_may_come_in_any_pieces(folder):
     again.close()
 
 
+@pytest.mark.parametrize("start", [0, 1, CHUNK_BYTES - 1, CHUNK_BYTES + 9])
+def test_blocks_that_a_larger_piece_fills_or_completes_are_believed(folder, start):
+    body = BODIES[BIG.path]
+    partial = store_in(folder).partial(PACKAGE, BIG)
+    partial.write(0, body[:start])
+    partial.write(start, body[start : 3 * CHUNK_BYTES + 5])
+    partial.close()
+    again = store_in(folder).partial(PACKAGE, BIG)
+    assert again.holes() == ((3 * CHUNK_BYTES, BIG.size),)
+    again.close()
+
+
 def _data(folder: Path) -> Path:
     return next(p for p in (folder / "partial").rglob(BIG.hex))
 

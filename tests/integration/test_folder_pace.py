@@ -3,19 +3,20 @@
 import asyncio
 import time
 
-from agent.adapters.folder import REST, FolderFetcher
+from agent.adapters.folder import PIECE_BYTES, REST, FolderFetcher
 from agent.core.names import Digest
-from agent.core.packages import CHUNK_BYTES, FileEntry
+from agent.core.packages import FileEntry
 
-CHUNKS, WRITE_S = 4, 0.02
+PIECES, WRITE_S = 4, 0.02
 HEX = "0" * 64
 
 
 class SlowDisk:
     """A `Partial` that takes its time."""
 
-    size = CHUNKS * CHUNK_BYTES
+    size = PIECES * PIECE_BYTES
     busy_s = 0.0
+    writes = 0
 
     def holes(self):
         return [(0, self.size)]
@@ -24,6 +25,7 @@ class SlowDisk:
         began = time.monotonic()
         time.sleep(WRITE_S)
         self.busy_s += time.monotonic() - began
+        self.writes += 1
 
 
 def test_a_copy_rests_longer_than_it_works(tmp_path):
@@ -34,3 +36,4 @@ def test_a_copy_rests_longer_than_it_works(tmp_path):
     file = FileEntry("model.onnx", SlowDisk.size, Digest(f"sha256:{HEX}"))
     asyncio.run(FolderFetcher(tmp_path).fetch(file, disk, lambda _: None))
     assert time.monotonic() - began >= (1 + REST) * disk.busy_s
+    assert disk.writes == PIECES, "each costs two changes of threads"

@@ -65,11 +65,16 @@ class FilePartial:
         with weather(f"cannot write {self._path.name}"):
             self._write_at(offset, chunk)
             self._holes = subtract(self._holes, offset, end)
-            records = []
+            records, view = [], memoryview(chunk)
             for index in blocks_of([(offset, end)], CHUNK_BYTES):
                 start, stop = span_of(index, self.size, CHUNK_BYTES)
-                if not any(low < stop and start < high for low, high in self._holes):
-                    records.append(_RECORD.pack(index, self._digest(start, stop)))
+                if offset <= start and stop <= end:
+                    digest = _digest_of(view[start - offset : stop - offset])
+                elif not any(low < stop and start < high for low, high in self._holes):
+                    digest = self._digest(start, stop)
+                else:
+                    continue
+                records.append(_RECORD.pack(index, digest))
             os.write(self._log, b"".join(records))
             # Not to be safe, but a little at a time: one sync of 100 MB, when all is there, holds
             # up every commit on the same disk until it ends.
@@ -132,6 +137,10 @@ class FilePartial:
         view = memoryview(chunk)
         while view:
             view = view[os.write(self._fd, view) :]
+
+
+def _digest_of(block: memoryview) -> bytes:
+    return hashlib.blake2b(block, digest_size=_DIGEST_BYTES).digest()
 
 
 def log_of(path: Path) -> Path:
