@@ -161,6 +161,19 @@ def test_a_seal_that_is_missing_is_one_that_does_not_hold(table, seal):
     assert [(gap.stream, gap.model, gap.rows) for gap in told] == [("", "", 1)]
 
 
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_field_that_is_not_there_any_more_is_noticed_too(table, field):
+    """[durability-1.10] As no statement could write it, but a disk can."""
+    (made,) = table.execute("SELECT sql FROM sqlite_master WHERE name='outbox'").fetchone()
+    table.execute("DROP TABLE outbox")
+    table.execute(made.replace(" NOT NULL", ""))
+    ids = put(table, range(RECORDS))
+    spoil(table, ids[2], field, "NULL")
+    sent, told = drained(table)
+    assert left_of(sent, told) == []
+    assert len(sent) == RECORDS - (field not in OF_LABELS)
+
+
 def test_what_lies_where_nobody_comes_by_is_told(table):
     """[durability-1.10]"""
     ids = put(table, range(RECORDS))
@@ -199,7 +212,7 @@ def test_damage_is_not_packed_and_what_is_packed_has_a_seal(table):
     """[durability-1.10] [delivery-2.7]"""
     ids = put(table, range(RECORDS))
     spoil(table, ids[2], "payload")
-    spoil(table, ids[3], "model")
+    spoil(table, ids[3], "at")
     packing = Packing(lambda bodies: [(len(bodies), b"".join(bodies))])
     packing.pack(table, [span_of(priority)[0] + ALL for priority in range(4)], ())
     found, damaged = statements.select(table, *span_of(1), 100)
