@@ -111,7 +111,7 @@ class Plant:
         assert why.startswith(f"{package.ref} ")
         assert "\n" not in why
         assert len(why) < 600
-        reported = lambda: (self.site.reported or {})["models"]["m"]["why"]  # noqa: E731
+        reported = lambda: self.site.reported["models"]["m"]["why"]  # noqa: E731
         eventually(lambda: reported() == why, 10, f"reported: {why}")
         told = lambda: [e for e in self.site.events if str(package.ref) in e["why"]]  # noqa: E731
         (event,) = eventually(told, 10, "an event")

@@ -11,7 +11,7 @@ import pytest
 
 from tests.world import zoo
 from tests.world.broker import Broker
-from tests.world.site import Site
+from tests.world.site import Site, arrived
 from tests.world.waiting import eventually
 
 NOW = 1_700_000_000.0
@@ -53,7 +53,7 @@ class Desk:
             for topic, payload in [(self.topic, self.good), *sent, (self.topic, self.good)]
         ]
         for one in told:
-            one.wait_for_publish(30)
+            arrived(one, 30)
         want = {
             "in": before["in"] + scored + 2 + sum(rejected.values()),
             "scored": before["scored"] + scored + 2,

@@ -88,7 +88,7 @@ def test_both_protocols_tell_who_is_there_and_who_has_gone(broker, tmp_path, ver
 
         site.start()
         first = site.deploy(zoo.mlp(tmp_path / "v1", name="m"))
-        assert online() is True
+        eventually(lambda: online() is True)
         assert operator.last(topics[0])["since"]
         site.readings(readings(0, 50))
         assert site.scored("m", 50).check() == 50
@@ -177,7 +177,8 @@ def test_a_wish_that_cannot_be_taken_is_refused_in_a_sentence_and_changes_nothin
         assert told["revision"] == 1, what
         assert told["models"]["m"]["active"]["release"] == good, what
         assert told["models"]["m"]["phase"] == "steady", what
-    assert [event["type"] for event in site.events].count("refusal") == len(bad)
+    refused = lambda: [event["type"] for event in site.events].count("refusal")  # noqa: E731
+    eventually(lambda: refused() == len(bad), 10, "an event each")
     site.readings(readings(0, 50))
     books = site.scored("m", 50)
     assert {row[3] for row in books.rows.values()} == {good}
@@ -208,8 +209,9 @@ def test_nothing_is_installed_that_the_devices_own_root_does_not_vouch_for(
         )
         assert ("root_file" if anchor == "none" else "sign") in told["why"], told["why"]
         assert not (told["models"].get("m") or {}).get("active")
-        refusals = [event for event in site.events if event["type"] in ("refusal", "trust")]
-        assert [event["why"] for event in refusals] == [told["why"]]
+        kinds = ("refusal", "trust")
+        refusals = lambda: [e["why"] for e in site.events if e["type"] in kinds]  # noqa: E731
+        eventually(lambda: refusals() == [told["why"]], 10, f"one event: {told['why']}")
 
 
 def test_a_groups_wish_is_overlaid_by_the_devices_own_and_what_nobody_wants_retires(site, tmp_path):
@@ -330,16 +332,18 @@ def test_without_a_broker_it_scores_and_tells_when_one_comes(tmp_path):
         assert state["models"]["m"]["active"]["release"] == release
         assert state["outbox"]["records"] > 0
         os.kill(site.process.pid, signal.SIGSTOP)  # until the consumer listens again
+        heard = site.agreed
         broker.start()
-        eventually(site._client.is_connected, 20)
+        eventually(lambda: site.agreed > heard, 20)
         os.kill(site.process.pid, signal.SIGCONT)
         books = site.scored("m", 300, 40)
         assert books.check() == 300
         assert [row[1] for _, row in sorted(books.rows.items())] == [
             1_700_000_000.0 + n for n in range(300)
         ]
+        heard = site.agreed
         broker.restart()
-        eventually(site._client.is_connected, 20)
+        eventually(lambda: site.agreed > heard, 20)
         second = site.add(zoo.mlp(tmp_path / "v2", bias=1.0, name="m"))
         site.desire("m", second)
         site.committed("m", second)

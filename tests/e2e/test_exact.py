@@ -17,7 +17,8 @@ from onnx import helper
 from tests.world import zoo
 from tests.world.broker import Broker
 from tests.world.pack import constant, model, tensor, write
-from tests.world.site import Books, Site
+from tests.world.site import Books, Site, arrived
+from tests.world.waiting import eventually
 
 SENSORS = ["p1", "p2", "p3", "p4", "p5"]
 READINGS = 6000
@@ -100,11 +101,13 @@ def scored(packages, readings, tmp_path_factory):
         for n in range(READINGS):
             if n == READINGS // 5:
                 site.desire("stateful", release)
+            if n == READINGS * 4 // 5:  # on a slow machine the stream waits for the swap
+                eventually(lambda: _active(site, "stateful") == release, 60)
             fields = dict(zip(FIELDS, map(float, values[n]), strict=True))
             body = json.dumps({"ts": 1_700_000_000 + n, **fields}).encode()
             last = site.publish(f"plant/{SENSORS[sensors[n]]}", body, wait=False)
             if n % BURST == BURST - 1:
-                last.wait_for_publish(30)
+                arrived(last, 30)
                 time.sleep(1 / BURSTS_A_SECOND)
         windows = int((np.bincount(sensors) // LENGTH).sum())
         for name in packages:
@@ -113,6 +116,10 @@ def scored(packages, readings, tmp_path_factory):
         for name in packages:
             assert site.book(name).check() == (windows if name == "cnn" else READINGS)
         yield site.books
+
+
+def _active(site, name):
+    return site.model(name)["active"]["release"]
 
 
 def session(package):

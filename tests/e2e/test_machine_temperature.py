@@ -6,6 +6,7 @@ takes over while the recording plays.
 """
 
 import csv
+import signal
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -110,6 +111,16 @@ def replay(site, recording):
     )
 
 
+def in_mid_stream(site, player, release):
+    """See to it that `release` has the stream by half of it, however slow this machine is."""
+    active = lambda: (site.model("strange").get("active") or {}).get("release") == release  # noqa: E731
+    eventually(lambda: active() or site.book("strange").first_hand > READINGS // 2, 60)
+    if not active():
+        player.send_signal(signal.SIGSTOP)
+        eventually(active, 60, f"{release} is swapped in")
+        player.send_signal(signal.SIGCONT)
+
+
 def swaps(site):
     return [event["receipt"] for event in site.events if event["type"] == "swap"]
 
@@ -125,6 +136,7 @@ def test_the_recording_is_scored_whole_across_a_swap_and_its_failures_show(
         try:
             site.scored("strange", 1000)
             site.desire("strange", new)
+            in_mid_stream(site, player, new)
             assert player.wait(60) == 0, player.stderr.read()
         finally:
             player.kill()

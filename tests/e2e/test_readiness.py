@@ -1,5 +1,6 @@
 """Ready means: the live session reproduces its golden outputs now, not only when it was loaded."""
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -20,8 +21,12 @@ IS_ROOT_ON_LINUX = sys.platform == "linux" and os.geteuid() == 0
 
 
 def workers(site):
-    children = psutil.Process(site.process.pid).children(recursive=True)
-    return {child for child in children if "agent.worker" in " ".join(child.cmdline())}
+    found = set()
+    for child in psutil.Process(site.process.pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+            if "agent.worker" in " ".join(child.cmdline()):
+                found.add(child)
+    return found
 
 
 def weighed(folder):
@@ -46,7 +51,7 @@ def test_a_live_session_that_goes_wrong_is_not_ready_says_why_and_is_healed(brok
         site.start()
         site.deploy(weighed(tmp_path / "v1"))
         site.ready()
-        (worker,) = workers(site)
+        (worker,) = eventually(lambda: len(found := workers(site)) == 1 and found)
         assert flip(worker.pid, WEIGHTS.tobytes(), (WEIGHTS + 1).tobytes()) > 0
         state = eventually(
             lambda: next((s for s in [site.state()] if s and "golden" in str(s["reasons"])), None),
@@ -74,7 +79,5 @@ def test_a_version_whose_files_were_changed_is_not_brought_back_as_if_nothing_we
         golden.write_bytes((other / "golden.npz").read_bytes())
         for worker in workers(site):
             worker.kill()
-        state = eventually(
-            lambda: next((s for s in [site.state()] if s and not s["ready"]), None), 20
-        )
-        assert "worker is gone" in str(state["reasons"])
+        gone = lambda: "worker is gone" in str((state := site.state())["reasons"]) and state  # noqa: E731
+        assert not eventually(gone, 20)["ready"]

@@ -1,7 +1,6 @@
 """Receipts of a real agent: signed, served, asked for, and there after a kill."""
 
 import json
-import time
 
 import pytest
 import urllib3
@@ -35,6 +34,11 @@ def served(site, page="receipts"):
 def readings(first, last):
     return [{"ts": 1_700_000_000 + n, **{f"f{i}": (n + i) % 7 for i in range(8)}}
             for n in range(first, last)]  # fmt: skip
+
+
+def _on_disk(site):
+    """Whether receipts are in the store, which is the agent's alone while it lives."""
+    return any(b"receipts:m" in path.read_bytes() for path in (site.folder / "store").glob("*.db*"))
 
 
 def test_each_swap_leaves_a_receipt_that_is_genuine_wherever_it_is_read(broker, tmp_path, key):
@@ -77,7 +81,7 @@ def test_a_kill_after_the_swap_takes_no_receipt_away(broker, tmp_path):
         site.readings(readings(0, 20))
         eventually(lambda: (site.model("m").get("receipt") or {}).get("number") == 1, 10)
         assert [e for e in site.events if e["type"] == "swap"] == []
-        time.sleep(0.5)  # to be on the disk; it is not waited for
+        eventually(lambda: _on_disk(site), 10, "it is on the disk, which nobody waits for")
         site.kill()
         site.start().ready()
         (kept,) = proofs.envelopes_in(served(site))

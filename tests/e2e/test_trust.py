@@ -51,8 +51,9 @@ def test_signatures_that_run_out_stop_installs_and_nothing_else(broker, tmp_path
     with Site(broker, tmp_path) as site:
         one, two = (site.add(zoo.mlp(tmp_path / f"v{n}", name="m", bias=n)) for n in (1, 2))
         repo = Repository.open(tmp_path / "repo")
-        sign_as_if(repo, time.time() - TIMESTAMP_DAYS * 86400 + 12)
         site.start()
+        eventually(site.state, 30)  # a start takes its time
+        sign_as_if(repo, time.time() - TIMESTAMP_DAYS * 86400 + 12)
         site.desire("m", one)
         site.committed("m", one)
         assert doubts(site, "trust_stale") == []

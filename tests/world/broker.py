@@ -23,6 +23,7 @@ import trustme
 from agent.adapters.embedded import EmbeddedBroker
 
 START_S_MAX = 10.0
+_DICE = random.SystemRandom()  # a test that sets a seed sets it in every process
 _CONF = """\
 user {user}
 log_dest file {log}
@@ -47,7 +48,7 @@ def free_port(*, in_a_row: int = 1) -> int:
     Below the range from which connections get theirs, so that none of ours takes it meanwhile.
     """
     while True:
-        first = random.randrange(15_000, 32_000)
+        first = _DICE.randrange(15_000, 32_000)
         try:
             for port in range(first, first + in_a_row):
                 with socket.socket() as probe:

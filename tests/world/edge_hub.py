@@ -145,7 +145,7 @@ class EdgeHub:
 
     @property
     def is_connected(self):
-        return any("$iothub/methods/POST/#" in v.filters for v in self._gate.visitors)
+        return any("$iothub/methods/POST/#" in v.heard for v in list(self._gate.visitors))
 
     def __enter__(self):
         self.broker.start()

@@ -47,8 +47,9 @@ class Visitor:
 
     entrance: Entrance
     writer: asyncio.StreamWriter
-    filters: set = field(default_factory=set)
-    partly: dict = field(default_factory=dict)  # packet id of a SUBSCRIBE -> which were allowed
+    filters: set = field(default_factory=set)  # asked for
+    heard: set = field(default_factory=set)  # agreed to by the broker
+    partly: dict = field(default_factory=dict)  # packet id of a SUBSCRIBE -> topic, was it allowed
 
     def close(self):
         self.writer.transport.abort()
@@ -219,7 +220,7 @@ class Gate:
             topic = body[at + 2 : at + 2 + size].decode()
             qos = body[at + 2 + size]
             ok = self._rules.allows(visitor, topic, qos)
-            allowed.append(ok)
+            allowed.append((topic, ok))
             if ok:
                 visitor.filters.add(topic)
                 kept += body[at : at + 2 + size] + bytes([min(qos, 1)])
@@ -237,7 +238,8 @@ class Gate:
             if kind == SUBACK and body[:2] in visitor.partly:
                 codes = iter(body[2:])
                 allowed = visitor.partly.pop(body[:2])
-                body = body[:2] + bytes(next(codes) if ok else 0x80 for ok in allowed)
+                body = body[:2] + bytes(next(codes) if ok else 0x80 for _, ok in allowed)
+                visitor.heard.update(topic for topic, ok in allowed if ok)
             packets = [packet(head, body)]
             if kind == PUBLISH:
                 packets = self._rules.down(visitor, head, body)

@@ -85,7 +85,8 @@ def outcome(site, sent):
         return stands == rollbacks(site)[-1]["rescored"]["missing"]
 
     eventually(told, 10, f"what stands is told; {receipts[-1]['rescored']}")
-    model = eventually(lambda: site.model("m"), 30, "it answers, though it may have died just now")
+    there = lambda: (model := site.model("m"))["active"]["release"] and model  # noqa: E731
+    model = eventually(there, 30, "it answers, though it may have died just now")
     return {
         "active": model["active"]["release"],
         "known_good": model["known_good"]["release"],

@@ -31,16 +31,32 @@ ROOT = Path(__file__).resolve().parents[2]
 DEVICE = "dev-1"
 
 
+class Rows(dict):
+    """A dict that may be walked while another thread adds to it: what is there by then is seen."""
+
+    def __iter__(self):
+        return iter(list(super().keys()))
+
+    def keys(self):
+        return list(super().keys())
+
+    def values(self):
+        return list(super().values())
+
+    def items(self):
+        return list(super().items())
+
+
 class Books:
     """What a consumer of scores has seen of one model, by `seq`."""
 
     def __init__(self):
-        self.rows = {}  # seq -> (key, time, score, release)
+        self.rows = Rows()  # seq -> (key, time, score, release)
         self.arrived = []  # seq in order of arrival
         self.repeated = 0
         self.contradicted = []
         self.labels = {}
-        self.superseding = {}  # seq of a row that takes the place of another -> seq of that one
+        self.superseding = Rows()  # seq of a row that takes the place of another -> seq of that one
 
     def take(self, document):
         first = document["seq"]
@@ -55,10 +71,10 @@ class Books:
                 self.repeated += 1
                 if self.rows[seq] != row:
                     self.contradicted.append((seq, self.rows[seq], row))
-            self.rows[seq] = row
             self.arrived.append(seq)
             if "label" in document:
                 self.labels[seq] = document["label"][i]
+            self.rows[seq] = row  # last: it is what others wait for
 
     def corrected(self):
         """The rows by seq, with those that were superseded as they are now."""
@@ -112,11 +128,15 @@ class Site:
         self.revision = 0
         self.wanted = {}
         self._lock = threading.Lock()
-        self._pool = urllib3.PoolManager(timeout=5, retries=False)
+        once_more = urllib3.Retry(1, connect=0)  # where a kept connection is just being closed
+        self._pool = urllib3.PoolManager(timeout=5, retries=once_more)
         self._repo = publishing.init(self.folder / "repo", SignedPublisher())
         self._client = mqtt.Client(CallbackAPIVersion.VERSION2, "consumer", protocol=mqtt.MQTTv5)
         self._client.on_message = self._on_message
         self._client.on_connect = self._on_connect
+        self._client.on_subscribe = self._on_subscribe
+        self.agreed = 0  # of the consumer's subscriptions, again each time that it connects
+        self._was_listening = False
         self._client.max_queued_messages_set(0)
         self._client.max_inflight_messages_set(1000)
 
@@ -126,7 +146,7 @@ class Site:
         session.SessionExpiryInterval = 3600  # what comes while we are away is kept for us
         self._client.connect("127.0.0.1", port, clean_start=False, properties=session)
         self._client.loop_start()
-        eventually(self._client.is_connected, 10)
+        eventually(lambda: self.agreed or (not self._hears and self._client.is_connected()), 10)
         return self
 
     def __exit__(self, *_):
@@ -211,6 +231,10 @@ class Site:
         except urllib3.exceptions.HTTPError:
             return None
 
+    def asks_no_more(self):
+        """Close the connections that questions are asked over; the next question opens one."""
+        self._pool.clear()
+
     def ready(self, seconds=30):
         """Wait until /readyz says so."""
 
@@ -220,6 +244,16 @@ class Site:
             return False
 
         return eventually(asked, seconds, "the agent is ready")
+
+    def listens(self, seconds=30):
+        """Wait until it has heard of the sensors' broker: it may be ready, and scores be committed,
+        before.  Once is enough: from then on the broker keeps what comes while it is away.
+        """
+        if self._was_listening or self.process is None:
+            return
+        if any(stream.get("source", "mqtt") == "mqtt" for stream in self.streams):
+            eventually(lambda: "data_connection_up" in self.log(), seconds, "it listens")
+        self._was_listening = True
 
     def model(self, name):
         """The model's part of /state."""
@@ -250,14 +284,15 @@ class Site:
         return release
 
     def committed(self, name, release, seconds=60):
-        """Wait until `release` has survived its probation."""
+        """Wait until `release` has survived its probation, and its stream can be sent to."""
 
         def done():
             model = self.model(name)
             good = model.get("known_good") or {}
             return good.get("release") == release and model.get("phase") == "steady"
 
-        return eventually(done, seconds, f"{name}:{release} committed; {self.model(name)}")
+        eventually(done, seconds, f"{name}:{release} committed; {self.model(name)}")
+        self.listens()
 
     def settled(self, name, seconds=60):
         """Wait until the rollout of `name` is over, and has a why; its part of /state."""
@@ -281,16 +316,15 @@ class Site:
 
     def hear(self, part, seconds=10):
         """Subscribe to `part` of the device's topics, too; returns when the broker has agreed."""
-        agreed = threading.Event()
-        self._client.on_subscribe = lambda *_: agreed.set()
+        before = self.agreed
         self._client.subscribe(f"edge/{DEVICE}/{part}", 1)
-        assert agreed.wait(seconds)
+        eventually(lambda: self.agreed > before, seconds, f"the broker's word on {part}")
 
     def publish(self, topic, payload, *, qos=1, retain=False, wait=True):
         """One message; waits for the broker to have it unless told not to."""
         told = self._client.publish(topic, payload, qos=qos, retain=retain)
         if wait:
-            told.wait_for_publish(10)
+            arrived(told, 10)
         return told
 
     def readings(self, documents, *, topic="plant/p1"):
@@ -298,12 +332,10 @@ class Site:
 
         Waits for the agent to listen, which it may do later than it is ready.
         """
-        if self.process is not None:
-            with contextlib.suppress(AssertionError):
-                eventually(lambda: "data_connection_up" in self.log(), 10)
+        self.listens()
         told = [self.publish(topic, json.dumps(d).encode(), wait=False) for d in documents]
         for one in told:
-            one.wait_for_publish(30)
+            arrived(one, 30)
 
     def scored(self, name, rows, seconds=30):
         """Wait until the consumer has `rows` rows of `name`, not counting those that take the place
@@ -323,6 +355,9 @@ class Site:
         if self._hears:
             client.subscribe([(f"edge/{DEVICE}/{part}", 1) for part in self._hears])
 
+    def _on_subscribe(self, *_):
+        self.agreed += 1
+
     def _on_message(self, _client, _userdata, message):
         parts = message.topic.split("/")
         document = json.loads(message.payload)
@@ -335,6 +370,13 @@ class Site:
         else:
             self.reported = document
             self.reports.append(document)
+
+
+def arrived(told, seconds):
+    """Wait until the broker has what was published; without a connection it goes with the next."""
+    if told.rc == mqtt.MQTT_ERR_NO_CONN:
+        told.rc = mqtt.MQTT_ERR_SUCCESS
+    told.wait_for_publish(seconds)
 
 
 def _toml(value):

@@ -13,10 +13,11 @@ import secrets
 import socketserver
 import tempfile
 import threading
-import time
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import parse_qs, quote, urlsplit
+
+from tests.world.waiting import eventually
 
 AT_ONCE_MAX = 10
 VERSIONS = ("2018-06-28", "2019-01-30", "2019-10-22", "2020-07-07", "2021-12-07", "2022-08-03")
@@ -30,7 +31,7 @@ class Workload:
         self.key = secrets.token_bytes(32)
         self.signed = self.hung_up = self.at_once = 0
         self.failing = False
-        self.latency_s = 0.0
+        self.until = lambda: True  # no answer before
         self._lock = threading.Lock()
         self._folder = tempfile.TemporaryDirectory(prefix="w-")  # a socket's path has little room
         self.path = Path(self._folder.name) / "workload.sock"
@@ -99,7 +100,7 @@ class Workload:
 
     def answer(self, method, target, body):
         """Status and document."""
-        time.sleep(self.latency_s)
+        eventually(self.until)
         if self.failing:
             return 500, {"message": "the key service is not there"}
         parts = urlsplit(target)
