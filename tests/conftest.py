@@ -1,6 +1,7 @@
 """Fixtures that every floor shares.  The simulators themselves live in tests/world."""
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,8 +53,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _logs_to_whoever_is_there() -> "Iterator[None]":
-    """A command run in this process has its log written to a stderr that is gone after it."""
+def _logs_to_whoever_is_there(request: pytest.FixtureRequest) -> "Iterator[None]":
+    """A command run in this process has its log written to a stderr that is gone after it.  Where
+    a test tells its figures, the product's log is not among them.
+    """
+    if request.node.get_closest_marker("faults") or request.node.get_closest_marker("figures"):
+        structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     yield
     structlog.reset_defaults()
 

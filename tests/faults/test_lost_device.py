@@ -80,7 +80,7 @@ def test_a_lost_device_costs_no_reading_and_the_agent_says_what_it_runs_on(
     (control / fault).unlink()
     on(site, "cuda")  # it climbs back by itself
     eventually(lambda: [e for e in site.events if e["type"] == "recovered"], 5)
-    assert site.model("m")["state"] == "Healthy"
+    eventually(lambda: site.model("m")["state"] == "Healthy")
     site.readings(reading(n) for n in range(150, 200))
     assert site.scored("m", 200).check() == 200
     print(f"{fault}: not ready {untrue_s:.1f} s after it, on the CPU after {healed_s:.1f} s")

@@ -56,8 +56,7 @@ class Log:
 
 
 def rollout(site, proxy, release, bars, over):
-    """Wish for it and wait until it is over; with a `proxy`, nothing is heard meanwhile."""
-    reports = len(site.reports)
+    """Wish for it and wait until it is over; with a `proxy`, that is not heard of meanwhile."""
     site.desire("m", release, rollout=bars)
     if proxy is not None:
         begun = f'"candidate": "m:{release}"'
@@ -66,8 +65,15 @@ def rollout(site, proxy, release, bars, over):
         reports = len(site.reports)
     over()
     if proxy is not None:
-        assert len(site.reports) == reports, "nobody heard of it"
+        late = site.reports[reports:]  # what was on its way when the line was cut
+        assert not any(_ended(report["models"]["m"], release) for report in late), "nobody heard"
         proxy.heal()
+
+
+def _ended(model, release):
+    """Whether it tells what became of `release`."""
+    active = (model["active"] or {}).get("release")
+    return model["phase"] == "steady" and (active == release or model["quarantined"])
 
 
 def lived(broker, folder, *, offline):

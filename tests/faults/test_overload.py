@@ -39,9 +39,9 @@ def flood(tmp_path, policy, *, seconds):
             until = time.monotonic() + seconds
             while time.monotonic() < until:
                 time.sleep(0.5)
-                assert site.state()["live"]
+                assert eventually(site.state)["live"]
                 rss = max(rss, agent.memory_info().rss)
-            counts = site.model("m")["counts"]
+            counts = eventually(lambda: site.model("m")["counts"])
             scored = counts["scored"]
             assert counts["in"] == scored + counts["pending"] + sum(counts["rejected"].values())
             sent = readings.stop()

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import paho.mqtt.client as mqtt
 import pytest
+import urllib3
 from paho.mqtt.enums import CallbackAPIVersion
 
 from tests.world import zoo
@@ -75,13 +76,22 @@ class Member:
         rows, since = -1, time.monotonic()
 
         def is_quiet():
+            """It can score, nothing waits in it, and for a while nothing more has come."""
             nonlocal rows, since
-            if len(self.books.rows) != rows:
-                rows, since = len(self.books.rows), time.monotonic()
+            now = len(self.books.rows)
+            if now != rows or not self._is_done():
+                rows, since = now, time.monotonic()
             return rows and time.monotonic() - since > QUIET_S
 
-        eventually(is_quiet, 30, f"{self.name} has scored what was dealt to it")
+        eventually(is_quiet, 60, f"{self.name} has scored what was dealt to it")
         self.stop()
+
+    def _is_done(self):
+        with contextlib.suppress(urllib3.exceptions.HTTPError, LookupError, TypeError):
+            url = f"http://127.0.0.1:{self._http}/state"
+            told = urllib3.request("GET", url, timeout=5, retries=False).json()
+            return told["models"]["m"]["active"] and not told["models"]["m"]["counts"]["pending"]
+        return False
 
     def listens(self):
         log = self._folder / "agent.log"
@@ -128,7 +138,7 @@ class Group:
     def account(self, sent):
         """Readings lost and readings scored more than once, when all is quiet."""
         with contextlib.suppress(AssertionError):
-            eventually(lambda: len(set(self.readings())) >= sent, 30)
+            eventually(lambda: len(set(self.readings())) >= sent, 60)
         for member in self.members:
             member.books.check()
         scored = self.readings()

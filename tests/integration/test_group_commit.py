@@ -7,7 +7,7 @@ import pytest
 from agent.adapters.sqlite.database import Database
 from tests.world.waiting import eventually
 
-GATHER_S = 0.3
+GATHER_S = 1.0  # long, beside what a busy disk takes
 
 
 @pytest.fixture

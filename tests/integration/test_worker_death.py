@@ -316,7 +316,14 @@ def test_a_worker_in_the_middle_of_a_run_goes_with_an_agent_that_is_killed(
             os.kill(pid, signal.SIGSTOP)
         assert psutil.pid_exists(pid)
         agent.kill()
-    eventually(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie", 5)
+    eventually(lambda: _has_ended(pid), 5)
+
+
+def _has_ended(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 @linux
