@@ -2,6 +2,7 @@
 
 import json
 import queue
+import threading
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
@@ -14,6 +15,7 @@ from agent.config import Mqtt
 from agent.core.topics import Topics
 from tests.world import edge_hub, iot_core
 from tests.world.broker import Broker
+from tests.world.site import arrived
 from tests.world.waiting import eventually
 
 DEVICE = "dev-1"
@@ -39,8 +41,10 @@ class NativeSide:
         self._client.on_connect = lambda client, *_: client.subscribe(f"edge/{DEVICE}/#", 1)
         self._client.reconnect_delay_set(1, 1)
         self._client.connect("127.0.0.1", self.broker.port)
+        agreed = threading.Event()
+        self._client.on_subscribe = lambda *_: agreed.set()
         self._client.loop_start()
-        eventually(self._client.is_connected)
+        eventually(agreed.is_set, what="the cloud hears")
         return self
 
     def __exit__(self, *_):
@@ -57,7 +61,7 @@ class NativeSide:
 
     def desire(self, document):
         raw = json.dumps(document).encode()
-        self._client.publish(self.topics.desired, raw, 1, retain=True).wait_for_publish(10)
+        arrived(self._client.publish(self.topics.desired, raw, 1, retain=True), 10)
 
     def reported(self):
         return self._reported

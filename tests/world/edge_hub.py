@@ -22,6 +22,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from tests.world.broker import Broker, Certificates, free_port
 from tests.world.gate import BrokenRule, Gate, RefusedConnection, Rules, packet
+from tests.world.site import arrived
 from tests.world.waiting import eventually
 from tests.world.workload import Workload
 
@@ -161,8 +162,10 @@ class EdgeHub:
         self._client.max_inflight_messages_set(1000)
         self._client.reconnect_delay_set(1, 1)
         self._client.connect("127.0.0.1", self.broker.port)
+        agreed = threading.Event()
+        self._client.on_subscribe = lambda *_: agreed.set()
         self._client.loop_start()
-        eventually(self._client.is_connected, 10)
+        eventually(agreed.is_set, what="the cloud hears")
         self._gate.open()
         return self
 
@@ -232,7 +235,7 @@ class EdgeHub:
         topic = f"devices/{DEVICE}/modules/{MODULE}/inputs/{name}/{bag}"
         told = [self._client.publish(topic, payload, 1) for payload in payloads]
         for one in told if wait else ():
-            one.wait_for_publish(30)
+            arrived(one, 30)
 
     def _publish(self, topic, document):
         raw = b"" if document is None else json.dumps(document).encode()

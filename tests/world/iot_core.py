@@ -11,6 +11,7 @@ import json
 import re
 import ssl
 import struct
+import threading
 import time
 
 import paho.mqtt.client as mqtt
@@ -130,8 +131,10 @@ class IotCore:
         self._client.max_inflight_messages_set(1000)
         self._client.reconnect_delay_set(1, 1)
         self._client.connect("127.0.0.1", self.broker.port)
+        agreed = threading.Event()
+        self._client.on_subscribe = lambda *_: agreed.set()
         self._client.loop_start()
-        eventually(self._client.is_connected)
+        eventually(agreed.is_set, what="the cloud hears")
         self._gate.open()
         return self
 
