@@ -198,7 +198,7 @@ def test_after_twenty_cuts_with_a_restart_each_no_cut_cost_more_than_a_chunk(
 def test_a_repository_that_serves_later_is_waited_for(repo, tmp_path, store):
     async def go():
         with Broker() as broker, contextlib.ExitStack() as stack:
-            async with over_mqtt(broker.port, timeout_s=0.3, tries_max=8) as fetcher:
+            async with over_mqtt(broker.port, timeout_s=0.3, tries_max=100) as fetcher:
                 fetching = asyncio.create_task(fetch(fetcher, store))
                 await eventually_async(lambda: fetcher.counts["retries"])
                 server = ChunkServer(repo, Mqtt(url=broker.url))

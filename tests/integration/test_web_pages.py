@@ -59,7 +59,7 @@ def test_before_the_first_report_it_is_neither_live_nor_ready():
 
 def test_live_only_while_the_agents_loop_is_heard_from():
     """[http-1.1] [http-1.3]"""
-    faces = WebFaces(Http(bind="127.0.0.1:0"), stale_s=0.3)
+    faces = WebFaces(Http(bind="127.0.0.1:0"), stale_s=2.0)
     faces.start()
     try:
         faces.show(REPORT)
