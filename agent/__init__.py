@@ -3,11 +3,11 @@
 The house, from the ground floor up (each may import only what is below it):
 
     core/      pure: values in, values out; the rollout table, the columns, the documents
-    config.py, ports.py    what may be set; what the agent needs of the world
+    config.py, ports/   what may be set; what the agent needs of the world
     runtime/   moves: the lane that scores, the driver that swaps, the reporter that tells
     adapters/  translate: one technology per file; they never meet runtime
     worker/    the jailed child that holds one model version; imports numpy and onnxruntime only
-    app.py     introduces them to each other
+    app/       introduces them to each other
     cli.py     the doorbell
     repository/   the publishing side; never imported on a device
 """
