@@ -16,15 +16,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from agent.adapters.sqlite.database import Database
-from agent.adapters.sqlite.outbox import SqliteOutbox
 from agent.core.trust import TrustState, UntrustedError
-from agent.ports import Entry, Record
 from tests.world import zoo
-from tests.world.site import DEVICE, Site
+from tests.world.left import ROWS, left_waiting
+from tests.world.site import Site
 from tests.world.waiting import eventually
 
-ROWS = 3  # of a record that waits
 UP_S_MAX = 5.0
 SCORING_S_MAX = 3.0
 LOAD_MAX = 2.0  # a machine with more to do says nothing in seconds
@@ -245,22 +242,6 @@ def test_where_both_copies_of_the_floor_are_damaged_it_scores_and_installs_nothi
         assert len(list((tmp_path / "store").glob("models/sha256/*.json"))) == 1
 
 
-def left_waiting(folder, records):
-    """Scores of another model that an earlier run has left in the outbox; their messages."""
-    database = Database(folder / "agent.db")
-    box = SqliteOutbox(database, 2**20)
-    messages = []
-    for n in range(records):
-        first = n * ROWS
-        body = {"seq": first, "key": ["p1"] * ROWS, "time": [first] * ROWS, "score": [0.5] * ROWS}
-        messages.append(json.dumps(body | {"release": 1}).encode())
-        topic = f"edge/{DEVICE}/scores/left"
-        box.add(Entry([Record(topic, messages[-1], ROWS, 1, "s", "left", first)]))
-    database.close()
-    box.close()
-    return messages
-
-
 def test_scores_that_are_damaged_while_they_wait_are_not_sent_but_told_to_the_row(broker, tmp_path):
     """[durability-1.10] A bit in each of three messages, of which two follow each other."""
     dice, hurt, records = random.Random(7), (5, 6, 12), 20
@@ -288,8 +269,12 @@ def test_scores_that_are_damaged_while_they_wait_are_not_sent_but_told_to_the_ro
         assert lost == sorted(
             seq for gap in found for seq in range(gap["from_seq"], gap["to_seq"] + 1)
         )
-        outbox = eventually(site.state, 20, "up")["outbox"]
-        assert (outbox["dead_letters"], outbox["gaps"]) == (len(hurt), len(lost))
+
+        def counted():
+            outbox = (site.state() or {}).get("outbox", {})
+            return (outbox.get("dead_letters"), outbox.get("gaps")) == (len(hurt), len(lost))
+
+        eventually(counted, 20, "both are counted")
         assert "records damaged on disk" in site.log()
 
 
