@@ -120,7 +120,8 @@ class Guard:
     async def _brace(self, seat: Seat) -> None:
         """A run takes long: have the version before at hand, should this one never end."""
         room = self._works.room
-        due = await room.on_lane(room.scoring.jobs.next_hang)
+        jobs = room.scoring.jobs
+        due = await room.on_lane(jobs.next_hang) if jobs else None  # nothing to wake a lane for
         limit_s = seat.run_s_max(room.scoring.limits.run_s_max)
         now = self._clock.monotonic()
         left_s = LOOK_S if due is None else due - now - (1.0 - BRACED_AT) * limit_s
