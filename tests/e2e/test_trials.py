@@ -5,6 +5,7 @@ import json
 import pytest
 
 from tests.world import turning, zoo
+from tests.world.rollout_story import rollbacks
 from tests.world.site import Site
 from tests.world.stream import BASE, SENSORS, Stream, accounted, reading
 from tests.world.waiting import eventually
@@ -92,9 +93,7 @@ def test_what_a_bad_version_said_is_scored_again_by_the_known_good(site, tmp_pat
     assert f"failed {phase}" in model["why"]
     books = site.book("m")
     eventually(lambda: len(books.corrected()) == sent, 30, "every reading, once")
-    receipts = eventually(
-        lambda: [e["receipt"] for e in site.events if e["type"] == "rollback"], 20
-    )
+    receipts = eventually(lambda: rollbacks(site), 20, "a receipt of it")
     said = [seq for seq, row in books.rows.items() if row[3] == bad]
     assert receipts[-1]["rescored"] == {"rows": len(said), "refused": 0, "missing": 0}
     again = eventually(lambda: len(books.superseding) >= len(said) and books.superseding, 20)
@@ -126,9 +125,7 @@ def test_versions_with_unlike_windows_are_tried_swapped_and_taken_back(site, tmp
     trail = {seen["phase"]: seen for seen in model["trail"]}
     assert trail["shadow"]["verdict"] == "PASS"
     assert trail["shadow"]["windows"] >= 40
-    receipts = eventually(
-        lambda: [e["receipt"] for e in site.events if e["type"] == "rollback"], 20
-    )
+    receipts = eventually(lambda: rollbacks(site), 20, "a receipt of it")
     rescored = receipts[-1]["rescored"]
     assert rescored["rows"] > 50, "windows of four, where there were windows of eight"
     assert (rescored["refused"], rescored["missing"]) == (0, 0)

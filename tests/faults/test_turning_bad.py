@@ -18,6 +18,7 @@ import pytest
 
 from tests.world import turning
 from tests.world.broker import Broker
+from tests.world.rollout_story import rollbacks
 from tests.world.site import Books, Site
 from tests.world.stream import BASE, SENSORS, Stream, accounted, reading
 from tests.world.waiting import eventually
@@ -87,10 +88,10 @@ class Arrivals(Books):
         self.at: dict[int, float] = {}
 
     def take(self, document: dict[str, Any]) -> None:
-        super().take(document)
         now = time.monotonic()
         for seq in range(document["seq"], document["seq"] + len(document["score"])):
             self.at.setdefault(seq, now)
+        super().take(document)
 
     def of(self, release: int) -> list[int]:
         """The numbers of what `release` said by itself, not to correct another."""
@@ -204,7 +205,7 @@ def taken_back(told: Story, kind: Kind, calls: int, model: dict[str, Any]) -> No
     eventually(lambda: told.stream.sent >= so_far + MORE, 30)
     sent = told.stream.stop()
     eventually(lambda: len(books.corrected()) == sent, 60, "every reading once")
-    receipts = [e["receipt"] for e in site.events if e["type"] == "rollback"]
+    receipts = eventually(lambda: rollbacks(site), 20, "a receipt of it")
     said = [seq for seq in books.of(told.bad) if seq >= told.since]
     assert receipts[-1]["rescored"] == {"rows": len(said), "refused": 0, "missing": 0}
     eventually(lambda: len(books.superseding) >= len(said), 20)
