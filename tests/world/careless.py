@@ -12,6 +12,8 @@ from agent.core.packages import FileEntry, Package, digest_of
 from agent.repository.layout import Repository
 from agent.repository.signed import SignedPublisher
 
+KEPT = 200  # releases: devices read so much metadata and no more
+
 
 def publish(repository: Path, folder: Path, name: str = "m") -> Package:
     """Sign every file in `folder` as the next release of `name`, without a look at one of them."""
@@ -21,7 +23,7 @@ def publish(repository: Path, folder: Path, name: str = "m") -> Package:
         for path in sorted(folder.iterdir())
     )
     with repo.writing():
-        packages = repo.packages()
+        packages = repo.packages()[-KEPT:]
         release = repo.next_release(name)
         ref = ModelRef(name, release, digest_of(name, files))
         package = Package(ref=ref, version=str(release), files=files)
