@@ -12,7 +12,7 @@ from agent.core.packages import FileEntry, Package, digest_of
 from agent.repository.layout import Repository
 from agent.repository.signed import SignedPublisher
 
-KEPT = 200  # releases: devices read so much metadata and no more
+KEPT = 50  # releases: devices read so much metadata, and no more
 
 
 def publish(repository: Path, folder: Path, name: str = "m") -> Package:
