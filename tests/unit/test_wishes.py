@@ -295,12 +295,16 @@ def test_factory_models_run_until_something_is_desired(plant):
     live(main, plant, second)
 
 
-def test_readings_are_left_with_their_source_while_a_factory_model_comes(plant):
-    """[control-1.7]"""
-    package = plant.package(0)
-    plant.factory["m"] = ("s", package)
+def on_its_way(plant):
+    """A factory model that cannot be had yet, and a start that is just over."""
+    plant.factory["m"] = ("s", plant.package(0))
     plant.fetcher.fails = [UnavailableError("away")] * 100
     plant.settle_s = 1.0
+
+
+def test_readings_are_left_with_their_source_while_a_factory_model_comes(plant):
+    """[control-1.7]"""
+    on_its_way(plant)
 
     async def main(plant):
         intake, account = plant.lane.intakes["s"], plant.models.rows["m"].scoring.account
@@ -317,10 +321,7 @@ def test_readings_are_left_with_their_source_while_a_factory_model_comes(plant):
 
 
 def test_they_are_not_left_there_for_ever(plant):
-    package = plant.package(0)
-    plant.factory["m"] = ("s", package)
-    plant.fetcher.fails = [UnavailableError("away")] * 100
-    plant.settle_s = 1.0
+    on_its_way(plant)
 
     async def main(plant):
         plant.feed(1.0)
