@@ -759,8 +759,6 @@ MUTANTS: dict[str, tuple[list[str], list[Mutant]]] = {
                 "            if gone is not None:\n                self._bytes -=",
                 "            if 0:\n                _ =",
             ),
-            Mutant("range(after >> PRIORITY_BITS, PRIORITIES)", "range(PRIORITIES)"),
-            Mutant("if pair[0] > after:", "if True:"),
             Mutant("if len(found) == records_max:", "if False:"),
             Mutant("None if found else priority", "priority"),
             Mutant("min(self.oldest(priority) - 1", "min(self.oldest(priority)"),

@@ -87,10 +87,10 @@ class Outbox(Protocol):
         """Rises only if the store was lost."""
         ...
 
-    async def batch(self, after: int, records_max: int) -> Sequence[tuple[int, Record]]:
-        """The next durable records to send, lowest priority number first and in order within one,
-        with ids above `after`; what was accepted is not among them.  Waits until there is at least
-        one; gives none, at once, while there are gaps to be told first.
+    async def batch(self, records_max: int) -> Sequence[tuple[int, Record]]:
+        """The next durable records to send, lowest priority number first and in order within one;
+        what was accepted is not among them.  Waits until there is at least one; gives none, at
+        once, while there are gaps to be told first.
         """
         ...
 

@@ -56,7 +56,7 @@ class Uplink:
         return len(told) == len(gaps)
 
     async def _carry(self) -> bool:
-        messages = list(_together(await self._outbox.batch(0, WINDOW)))
+        messages = list(_together(await self._outbox.batch(WINDOW)))
         if len(messages) == 1:
             refusals = [await self._send_together(*messages[0])]
         else:

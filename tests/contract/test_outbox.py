@@ -95,9 +95,9 @@ def record(n, size=10, **more):
     return Record(f"t/{n}", b"x" * size, rows=1, model="m", stream="s", first_seq=n, **more)
 
 
-def batch(box, after=0, records_max=16):
+def batch(box, records_max=16):
     async def ask():
-        return await asyncio.wait_for(box.batch(after, records_max), 5)
+        return await asyncio.wait_for(box.batch(records_max), 5)
 
     return asyncio.run(ask())
 
@@ -127,7 +127,6 @@ def test_records_come_out_in_order_and_stay_until_accepted(opened):
     assert batch(opened.box) == found
     opened.box.accept([found[0][0]])
     assert [r.first_seq for _, r in batch(opened.box)] == [2, 3]
-    assert [r.first_seq for _, r in batch(opened.box, after=found[1][0])] == [3]
 
 
 def test_what_a_model_carries_grows_by_rows_and_begins_anew_with_number_0(opened):
@@ -189,7 +188,7 @@ def test_what_was_accepted_out_of_turn_never_comes_again(make, recent_bytes_max)
 
 def test_batch_waits_for_the_first_record(opened):
     async def main():
-        asked = asyncio.create_task(opened.box.batch(0, 16))
+        asked = asyncio.create_task(opened.box.batch(16))
         await asyncio.sleep(0)
         opened.box.add(Entry([record(1)]))
         await asyncio.sleep(0)

@@ -76,7 +76,7 @@ def sent_and_told(one):
             one.box.told(some)
             told += some
         else:
-            found = asyncio.run(asyncio.wait_for(one.box.batch(0, 7), 5))
+            found = asyncio.run(asyncio.wait_for(one.box.batch(7), 5))
             one.box.accept([i for i, _ in found])
             sent += [record for _, record in found]
         one.database.call(lambda _: None)

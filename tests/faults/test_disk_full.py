@@ -75,7 +75,7 @@ def drained(box, database):
     async def all_of_it():
         rows = 0
         while box.depth()["records"]:
-            batch = await asyncio.wait_for(box.batch(0, 64), 10)
+            batch = await asyncio.wait_for(box.batch(64), 10)
             box.accept([i for i, _ in batch])
             rows += sum(record.rows for _, record in batch)
             await asyncio.to_thread(database.call, lambda _: None)

@@ -61,7 +61,7 @@ def drained(box):
     async def all_of_it():
         found = []
         for _ in range(box.depth()["records"]):
-            ((i, record),) = await asyncio.wait_for(box.batch(0, 1), 5)
+            ((i, record),) = await asyncio.wait_for(box.batch(1), 5)
             box.accept([i])
             found.append(record)
         return found
@@ -113,11 +113,11 @@ def test_what_waits_unsealed_is_sent_as_it_is_and_what_comes_behind_it_needs_its
     database = Database(path)
     box = SqliteOutbox(database, 2**20)
     try:
-        found = asyncio.run(asyncio.wait_for(box.batch(0, 32), 5))
+        found = asyncio.run(asyncio.wait_for(box.batch(32), 5))
         assert len(found) == 10, "those of the first priority"
         box.accept([i for i, _ in found])
         database.call(lambda _: None)
-        found = asyncio.run(asyncio.wait_for(box.batch(0, 32), 5))
+        found = asyncio.run(asyncio.wait_for(box.batch(32), 5))
         assert [r.first_seq for _, r in found] == [*range(2, 40, 4), 41]
         database.call(lambda _: None)
         assert [(gap.first_seq, gap.rows, gap.reason) for gap in box.gaps()] == [(40, 1, "damaged")]

@@ -10,7 +10,6 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 
 from agent.core.errors import UnavailableError
@@ -145,7 +144,7 @@ class MemoryOutbox:
     def epoch(self) -> int:
         return 1
 
-    async def batch(self, after: int, records_max: int) -> Sequence[tuple[int, Record]]:
+    async def batch(self, records_max: int) -> Sequence[tuple[int, Record]]:
         event = asyncio.Event()
         waiter = (asyncio.get_running_loop(), event)
         self._waiters.append(waiter)
@@ -156,8 +155,7 @@ class MemoryOutbox:
                     if self._untold:
                         return []
                     order = sorted(self._records, key=lambda i: (self._records[i].priority, i))
-                    newer = ((i, self._records[i]) for i in order if i > after)
-                    found = list(islice(newer, records_max))
+                    found = [(i, self._records[i]) for i in order[:records_max]]
                     self._pinned = {i for i, _ in found}
                     if found:
                         return found

@@ -113,7 +113,7 @@ class SqliteOutbox:
 
     # ---- the uplink's side ----
 
-    async def batch(self, after: int, records_max: int) -> Sequence[tuple[int, Record]]:
+    async def batch(self, records_max: int) -> Sequence[tuple[int, Record]]:
         """As the port says.  What it gives is not given up until the next call."""
         with self._doorbell.heard() as event:
             while True:
@@ -121,26 +121,24 @@ class SqliteOutbox:
                 if self._telling.has_some:
                     return []
                 with self._lock:
-                    found, missing = self._tails.next(after, records_max)
+                    found, missing = self._tails.next(records_max)
                     self._pinned = frozenset(i for i, _ in found)
                 if missing is not None:
-                    found = await self._read(missing, after, records_max)
+                    found = await self._read(missing, records_max)
                     if not found:
                         continue  # nothing was missing, or the disk said no
                 if found:
                     return found
                 await event.wait()
 
-    async def _read(
-        self, priority: int, after: int, records_max: int
-    ) -> Sequence[tuple[int, Record]]:
+    async def _read(self, priority: int, records_max: int) -> Sequence[tuple[int, Record]]:
         def read(connection: sqlite3.Connection) -> Sequence[tuple[int, Record]]:
             first, last = statements.span_of(priority)
             with self._lock:
                 last = min(last, self._tails.oldest(priority) - 1)
-            found, spoilt = statements.select(connection, max(first, after + 1), last, records_max)
+            found, spoilt = statements.select(connection, first, last, records_max)
             with self._lock:
-                self._tails.behind[priority] = bool(found or spoilt) or after > first
+                self._tails.behind[priority] = bool(found or spoilt)
                 self._pinned = frozenset(i for i, _ in found)
             self._condemn(spoilt)
             return found

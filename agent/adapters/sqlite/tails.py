@@ -56,17 +56,16 @@ class Tails:
             for priority in range(PRIORITIES)
         ]
 
-    def next(self, after: int, records_max: int) -> tuple[Sequence[tuple[int, Record]], int | None]:
-        """What to send next with ids above `after`, as far as memory knows; or the priority that
-        has to be read from the table first.
+    def next(self, records_max: int) -> tuple[Sequence[tuple[int, Record]], int | None]:
+        """What to send next, as far as memory knows; or the priority that has to be read from the
+        table first.
         """
         found: list[tuple[int, Record]] = []
-        for priority in range(after >> PRIORITY_BITS, PRIORITIES):
+        for priority in range(PRIORITIES):
             if self.behind[priority]:
                 return found, None if found else priority
             for pair in self._kept[priority].items():
                 if len(found) == records_max:
                     return found, None
-                if pair[0] > after:
-                    found.append(pair)
+                found.append(pair)
         return found, None
