@@ -180,7 +180,6 @@ class Body:
         self.lane.reads = False  # not before it is known which models there are to read for
         self.lane.start()
         try:
-            await models.reopen()
             await wishes.remember(list(config.device.groups))
             await asyncio.wrap_future(self.lane.call(self.lane.read))
             uplink = Uplink(self.outbox, self.link, events.gap)

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from random import Random
 
@@ -83,14 +83,16 @@ class Models:
         self._tasks = tasks
         self._loop = asyncio.get_running_loop()
 
-    async def reopen(self) -> None:
-        """After a start: every model that was there when the agent last ran, network or not."""
+    async def reopen(self, waits_s: Mapping[str, float]) -> None:
+        """After a start: every model that was there when the agent last ran, network or not.
+        `waits_s`: see `open`, by model; 0 for others.
+        """
         journal = self._world.journal
         for name in await asyncio.to_thread(journal.models):
             stream = await asyncio.to_thread(journal.load_document, f"stream:{name}")
             if stream is not None:
                 try:
-                    await self.open(name, stream.decode())
+                    await self.open(name, stream.decode(), waits_s=waits_s.get(name, 0.0))
                 except RefusedError as error:
                     logger.warning("model left alone", model=name, why=str(error))
 

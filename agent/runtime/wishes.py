@@ -84,10 +84,12 @@ class Wishes:
         self._renewed = asyncio.Event()
 
     async def remember(self, groups: list[str]) -> None:
-        """Take up what was desired when the agent last ran, or came with the device.
+        """Take up what was desired when the agent last ran, or came with the device, and every
+        model that was there.
 
         Streams are read after this: factory models have their rows by then, and what is for them
-        is left with its source while they load, for `FIRST_S_MAX` at the most.
+        is left with its source while they load, for `FIRST_S_MAX` at the most; in the next start
+        too, where none of their versions has come to be active.
         """
         for source in [OWN, *(f"{OWN}:{group}" for group in groups)]:
             raw = await asyncio.to_thread(self._journal.load_document, source)
@@ -99,7 +101,9 @@ class Wishes:
                 else:
                     self._raw[source] = raw
         self.revision = self._whole().revision
-        for name, (stream, _) in self._factory.items() if not self._documents else ():
+        firsts = {} if self._documents else self._factory
+        await self._models.reopen(dict.fromkeys(firsts, FIRST_S_MAX))
+        for name, (stream, _) in firsts.items():
             with contextlib.suppress(RefusedError):  # told when it is held against its wish
                 await self._models.open(name, stream, waits_s=FIRST_S_MAX)
         self._renewed.set()

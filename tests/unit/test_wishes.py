@@ -347,6 +347,44 @@ def test_nor_where_the_factory_model_turns_out_to_be_none(plant):
     live(main, plant)
 
 
+def test_they_are_left_there_in_the_next_start_too(plant):
+    """[control-1.7]"""
+    on_its_way(plant)
+
+    async def cut_off(plant):
+        assert plant.rollout().phase is Phase.FETCHING
+
+    async def main(plant):
+        intake, account = plant.lane.intakes["s"], plant.models.rows["m"].scoring.account
+        plant.feed(1.0)
+        assert (active(plant), intake.closed, account.readings) == (None, True, 0)
+        plant.fetcher.fails.clear()
+        await quiet(FIRST_S_MAX - 2)
+        assert active(plant) == 0
+        plant.feed(2.0)
+        assert (intake.closed, account.readings, account.rejected) == (False, 2, {})
+
+    live(cut_off, plant, main)
+
+
+def test_but_not_in_the_next_start_where_it_has_turned_out_to_be_none(plant):
+    """[control-1.7]"""
+    package = plant.package(0)
+    plant.factory["m"] = ("s", package)
+    plant.store.folders[package.ref] = plant.store.waiting[package.ref]
+    plant.engine.fails = [UnfitError("does not parse")]
+
+    async def failed(plant):
+        assert plant.rollout().quarantined
+        plant.settle_s = 1.0
+
+    async def main(plant):
+        plant.feed(1.0)
+        assert plant.models.rows["m"].scoring.account.rejected == {"no_model": 1}
+
+    live(failed, plant, main)
+
+
 def test_a_factory_model_that_cannot_be_taken_is_told_and_stops_nothing(two_streams):
     plant = two_streams
     package = plant.package(0)

@@ -173,7 +173,6 @@ class Plant:
             changed=news.set,
             random=dice,
         )
-        await self.models.reopen()
         self.reporter = Reporter(
             device="d",
             groups=["g"],
