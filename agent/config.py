@@ -23,6 +23,7 @@ from agent.core.settings import overlay
 from agent.core.topics import is_filter
 
 ENV_PREFIX = "EDGE_AGENT__"
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 IOT_EDGE = ("IOTEDGE_WORKLOADURI", "EdgeHubConnectionString")  # set for modules, or by developers
 
 
@@ -83,12 +84,21 @@ class Mqtt(Part):
 class StoreSection(Part):
     """Where everything durable lies, and how much of it there may be."""
 
-    dir: str = "/var/lib/edge-agent"
+    dir: Annotated[str, Field(min_length=1)] = "/var/lib/edge-agent"
     outbox_mb: Annotated[float, Field(ge=1, le=1_048_576)] = 64
     outbox_ttl: Seconds = 0.0  # what has waited longer is given up, and told; 0: nothing is
     commit_ms: Annotated[float, Field(ge=0, le=1000)] = 2.0  # between two commits, under load
     models_mb: Annotated[float, Field(ge=1, le=1_048_576)] = 2048
     ring_mb: Annotated[float, Field(ge=1, le=65_536)] = 32  # of readings, to score again
+
+    @field_validator("dir")
+    @classmethod
+    def _dir(cls, folder: str) -> str:
+        try:
+            return str(Path(folder).absolute())  # workers stand elsewhere
+        except OSError:
+            msg = f"{folder!r} is named from a folder that is gone; name it from the root: /…"
+            raise ValueError(msg) from None
 
 
 class Repository(Part):
@@ -107,11 +117,7 @@ class Repository(Part):
         if not re.match(r"^(mqtt:$|https?://|file:/)", url):
             msg = f"{url!r} is no repository; write mqtt:, https://… or file:///…"
             raise ValueError(msg)
-        if url.startswith("http://") and urlsplit(url).hostname not in (
-            "127.0.0.1",
-            "localhost",
-            "::1",
-        ):
+        if url.startswith("http://") and urlsplit(url).hostname not in LOOPBACK:
             msg = "a repository on another machine is read over https://, not http://"
             raise ValueError(msg)
         return url
@@ -133,7 +139,7 @@ class Http(Part):
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine can reach it."""
-        return self.address[0] in ("127.0.0.1", "::1", "localhost")
+        return self.address[0] in LOOPBACK
 
     @field_validator("bind")
     @classmethod

@@ -40,6 +40,7 @@ def test_with_nothing_set_the_defaults_are_safe(tmp_path):
         ('[mqtt]\nurll = "x"', "mqtt.urll"),
         ('[mqtt]\ncert_file = "c"', "key_file"),
         ("[store]\noutbox_mb = 0", "store.outbox_mb"),
+        ('[store]\ndir = ""', "store.dir"),
         ('[repository]\nurl = "ftp://x"', "repository.url"),
         ('[repository]\nurl = "http://far.away"', "repository.url"),
         ('[repository]\ntrust = "maybe"', "repository.trust"),
@@ -69,6 +70,16 @@ def test_a_refusal_names_the_key(tmp_path, text, key):
         config(tmp_path, text)
     assert key in str(refused.value)
     assert "secret" not in str(refused.value)
+
+
+def test_a_store_is_named_from_the_root_wherever_the_agent_stood(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert config(tmp_path, '[store]\ndir = "./store"').store.dir == str(tmp_path / "store")
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(RefusedError, match=r"store\.dir: 'store' is named from a folder that is"):
+        config(tmp_path, '[store]\ndir = "store"')
 
 
 def test_what_is_no_toml_or_is_not_there_is_said(tmp_path):
