@@ -149,37 +149,54 @@ class Decoder:
     ) -> tuple[NDArray[np.int32], NDArray[np.bool] | None]:
         """Key numbers, and which readings are good after all; a bad one never makes a new key."""
         count = len(found.origin)
-        keys = np.zeros(count, np.int32)
         if not self._spec.key and self.census is None:
-            keys[:] = self.keys.index("") if count else 0
-            return keys, good
-        raw: Sequence[bytes | RawKey]
-        if not self._by_topic:
-            raw = found.keys or ()
-        elif topics is None:
-            raw = [None] * count
-        elif len(topics) == count and isinstance(found.origin, range):
-            raw = topics
-        else:
-            raw = [topics[i] for i in found.origin]
-        if good is None:
-            keys[:] = self._numbering.number(raw)
-        else:
-            at = np.flatnonzero(good).tolist()
-            keys[at] = self._numbering.number([raw[i] for i in at])
+            return np.full(count, self.keys.index("") if count else 0, np.int32), good
+        raw, of = self._raw_keys(found, topics)
+        keys = self._numbered(raw, of, good)
         if not count or keys.min() >= 0:
             return keys, good
         lacking, full = keys == NO_KEY, keys == NO_ROOM
         if lacking.any():
-            one = raw[int(np.flatnonzero(lacking)[-1])]
+            last = int(np.flatnonzero(lacking)[-1])
             what = self._spec.key or "the topic"
-            why = f"{what} gives no key of 1 to {KEY_CHARS_MAX} characters: {told(one)}"
+            one = told(raw[last if of is None else of[last]])
+            why = f"{what} gives no key of 1 to {KEY_CHARS_MAX} characters: {one}"
             tally.reject("key", why, int(lacking.sum()))
         if full.any():
             why = f"there are {self._spec.keys_max} sensors already (keys_max)"
             tally.reject("keys", why, int(full.sum()))
         kept = keys >= 0
         return keys, kept if good is None else kept & good
+
+    def _raw_keys(
+        self, found: Found, topics: Sequence[bytes] | None
+    ) -> tuple[Sequence[bytes | RawKey], NDArray[np.intp] | None]:
+        """What the keys are made of, and which of it each reading has; None: the one in its row."""
+        if not self._by_topic:
+            return found.keys or (), None
+        if topics is None:
+            return [None] * len(found.origin), None
+        if isinstance(found.origin, range) and len(found.origin) == len(topics):
+            return topics, None
+        return topics, np.asarray(found.origin, np.intp)
+
+    def _numbered(
+        self,
+        raw: Sequence[bytes | RawKey],
+        of: NDArray[np.intp] | None,
+        good: NDArray[np.bool] | None,
+    ) -> NDArray[np.int32]:
+        """The key number of each reading, each key looked up once; 0 for one that is not good."""
+        if of is None and good is None:
+            return self._numbering.number(raw)
+        of = np.arange(len(raw)) if of is None else of
+        used = np.zeros(len(raw), np.bool)
+        used[of if good is None else of[good]] = True
+        at = np.flatnonzero(used)
+        numbers = np.zeros(len(raw), np.int32)
+        numbers[at] = self._numbering.number([raw[i] for i in at.tolist()])
+        keys = numbers[of]
+        return keys if good is None else np.where(good, keys, np.int32(0))
 
     def _prepare(self, header: tuple[str, ...]) -> tuple[Plan, Reader | TopicReader]:
         spec = self._spec

@@ -22,8 +22,10 @@ _NUMBER = re.compile(r"^\s*\d{9,20}(\.\d*)?\s*$|^\s*\d+\.\d*\s*$|^\s*\d(\.\d*)?[
 _TEXT_CHARS_MAX = 64
 
 
-def seconds_of(stamps: Sequence[Stamp], now: float) -> Column:
+def seconds_of(stamps: Sequence[Stamp] | Column, now: float) -> Column:
     """float64 [n]: each stamp in seconds; `now` for None; NaN for what is no time."""
+    if isinstance(stamps, np.ndarray):
+        return from_numbers(stamps)
     kinds = set(map(type, stamps))
     if kinds <= {float}:
         return from_numbers(np.array(stamps, np.float64))

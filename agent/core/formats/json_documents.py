@@ -16,10 +16,12 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
+from agent.core.blocks import Column
 from agent.core.formats.json_repeats import Proof
 from agent.core.formats.json_shapes import Role, Row, Shape, Table
-from agent.core.formats.plan import Found, Path, Plan, Tally, parts_of
+from agent.core.formats.plan import Found, Path, Plan, Stamp, Tally, parts_of
 from agent.core.formats.records import Picker, RejectError, object_of, told
 
 _DIGITS_MAX = 310  # an integer with more is beyond every float
@@ -53,11 +55,10 @@ class _Units:
             self.sizes.append(len(rows))
             self.origin.append(number)
 
-    def origin_of_rows(self) -> Sequence[int]:
+    def origin_of_rows(self) -> NDArray[np.intp]:
         """For each row the number of its payload."""
-        if len(self.texts) == len(self.rows):
-            return self.origin
-        return [n for n, size in zip(self.origin, self.sizes, strict=True) for _ in range(size)]
+        origin = np.array(self.origin, np.intp)
+        return origin if len(self.texts) == len(self.rows) else np.repeat(origin, self.sizes)
 
 
 class JsonReader:
@@ -89,11 +90,14 @@ class JsonReader:
             payloads, origin = _lines_of(payloads, origin)
         if self._shape is None:
             return self._read_plainly(payloads, origin, tally)
-        found = [
-            self._read_piece(self._shape, payloads[some], origin[some], tally)
-            for some in _pieces(payloads)
-        ]
-        return found[0] if len(found) == 1 else _joined(found)
+        pieces = [(payloads[some], origin[some]) for some in _pieces(payloads)]
+        found = [self._read_piece(self._shape, *piece, tally) for piece in pieces]
+        if len(found) == 1:
+            return found[0]
+        joined = _joined(found)
+        if all(part.origin is numbers for part, (_, numbers) in zip(found, pieces, strict=True)):
+            joined.origin = origin  # one reading a payload, and all of them good
+        return joined
 
     def _read_piece(
         self, shape: Shape, payloads: Sequence[bytes], origin: Sequence[int], tally: Tally
@@ -102,14 +106,16 @@ class JsonReader:
         if units.rows:
             table = Table(shape, units.rows)
             if self._proof.holds(units.texts, table):
-                return self._found(table, units.origin_of_rows())
+                is_plain = len(units.rows) == len(units.texts) == len(payloads)
+                return self._found(table, origin if is_plain else units.origin_of_rows())
             units = self._singles(shape, units, tally)
         if not units.rows:
             empty = [np.empty(0) for _ in range(self._width)]
-            return Found([], empty, [] if self._has_time else None, [] if self._has_key else None)
+            times = np.empty(0) if self._has_time else None
+            return Found([], empty, times, [] if self._has_key else None)
         return self._found(Table(shape, units.rows), units.origin_of_rows())
 
-    def _found(self, table: Table, origin: Sequence[int]) -> Found:
+    def _found(self, table: Table, origin: Sequence[int] | NDArray[np.intp]) -> Found:
         columns = [table.fields[i] for i in self._order]
         return Found(origin, columns, _none_for_unset(table.times), _none_for_unset(table.keys))
 
@@ -268,19 +274,26 @@ def _pieces(payloads: Sequence[bytes]) -> Iterator[slice]:
 
 def _joined(parts: Sequence[Found]) -> Found:
     """What was found in the pieces of one read."""
-
-    def end_to_end(lists: Sequence[Sequence[Any] | None]) -> Sequence[Any] | None:
-        return None if lists[0] is None else list(chain.from_iterable(filter(None, lists)))
-
+    times = [part.times for part in parts if part.times is not None]
+    keys = [part.keys for part in parts if part.keys is not None]
     return Found(
-        list(chain.from_iterable(part.origin for part in parts)),
+        np.concatenate([np.asarray(part.origin, np.intp) for part in parts]),
         [np.concatenate(column) for column in zip(*(p.columns for p in parts), strict=True)],
-        end_to_end([part.times for part in parts]),
-        end_to_end([part.keys for part in parts]),
+        _end_to_end(times) if times else None,
+        list(chain.from_iterable(keys)) if keys else None,
     )
 
 
-def _none_for_unset(values: Sequence[Any] | None) -> Sequence[Any] | None:
-    if values is None or msgspec.UNSET not in values:
+def _end_to_end(times: Sequence[Sequence[Stamp] | Column]) -> Sequence[Stamp] | Column:
+    numbers = [part for part in times if isinstance(part, np.ndarray)]
+    if len(numbers) == len(times):
+        return np.concatenate(numbers)
+    lists = [part.tolist() if isinstance(part, np.ndarray) else part for part in times]
+    return list(chain.from_iterable(lists))
+
+
+def _none_for_unset(values: Any) -> Any:
+    """Values of one column as `Found` has them."""
+    if values is None or isinstance(values, np.ndarray) or msgspec.UNSET not in values:
         return values
     return [None if value is msgspec.UNSET else value for value in values]

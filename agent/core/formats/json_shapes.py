@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.core.arrays import total
+from agent.core.blocks import Column
+from agent.core.formats.json_numbers import Numbers
 from agent.core.formats.plan import Path
 
 Role = Literal["field", "time", "key"]
@@ -23,6 +25,7 @@ _SLOTS: dict[Role, tuple[Any, Any]] = {
     "time": (float | str | None | msgspec.UnsetType, msgspec.UNSET),
     "key": (str | int | None | msgspec.UnsetType, msgspec.UNSET),
 }
+_MANY = 64  # rows, for which the way by MessagePack is the shorter one
 
 
 class Shape:
@@ -36,6 +39,7 @@ class Shape:
     def __init__(self, members: Sequence[tuple[Role, Path]]) -> None:
         """Paths must be distinct and none may lead through another."""
         own = [(role, path) for role, path in members if len(path) == 1]
+        own.sort(key=lambda member: list(_SLOTS).index(member[0]))  # fields first
         deeper: dict[str, list[tuple[Role, Path]]] = {}
         for role, path in members:
             if len(path) > 1:
@@ -59,6 +63,15 @@ class Shape:
         rename = {f"m{i}": name for i, name in enumerate(names)}
         self.struct: type[Row] = msgspec.defstruct("Row", slots, rename=rename, gc=False)
         self._empty = self.struct()
+        roles = [role for role, _ in self.leaves]
+        is_plain = bool(own) and not self._inner and "key" not in roles
+        self._numbers = Numbers(self.struct, len(own)) if is_plain else None
+
+    def numbers(self, rows: Sequence[Row]) -> NDArray[np.float64] | None:
+        """float64 [number of leaves, n] of many rows of nothing but numbers; None of any other."""
+        if self._numbers is None or len(rows) < _MANY:
+            return None
+        return self._numbers.columns(rows)
 
     def spread(self, rows: Sequence[Row]) -> tuple[list[Sequence[Any]], list[int]]:
         """The values of each leaf, and how often each object was there.  Rows: at least one."""
@@ -77,22 +90,30 @@ class Table:
     """Rows of one shape as columns.
 
     fields   float64 [number of field leaves, n]; NaN where a member was absent or null
-    times    the stamps, UNSET or None where absent; None if the shape has no time
-    keys     likewise
+    times    float64 [n] where all are numbers; else the stamps, UNSET or None where absent; None if
+             the shape has no time
+    keys     the keys, UNSET or None where absent; None if the shape has none
     members  how many were wanted, over all rows and the objects that were there
     """
 
     def __init__(self, shape: Shape, rows: Sequence[Row]) -> None:
         """Rows: at least one."""
         self._leaves = shape.leaves
-        self._values, self._objects = shape.spread(rows)
         self._object_names = shape.objects
         self._count = len(rows)
-        by_role: dict[Role, list[Sequence[Any]]] = {"field": [], "time": [], "key": []}
+        self._objects: list[int] = []
+        self._values: Sequence[Any]  # of each leaf
+        numbers = shape.numbers(rows)
+        if numbers is not None:
+            self._values = list(numbers)
+        else:
+            self._values, self._objects = shape.spread(rows)
+        by_role: dict[Role, list[Any]] = {"field": [], "time": [], "key": []}
         for (role, _), values in zip(self._leaves, self._values, strict=True):
             by_role[role].append(values)
-        self.fields = _matrix(by_role["field"], self._count)
-        self.times = by_role["time"][0] if by_role["time"] else None
+        fields = by_role["field"]
+        self.fields = _matrix(fields, self._count) if numbers is None else numbers[: len(fields)]
+        self.times: Sequence[Any] | Column | None = by_role["time"][0] if by_role["time"] else None
         self.keys = by_role["key"][0] if by_role["key"] else None
         self.members = self._count * len(self._leaves) + sum(self._objects)
 
@@ -101,15 +122,17 @@ class Table:
         """Whether surely nothing that was wanted is absent or null; one look, not one a member."""
         if math.isnan(total(self.fields)):
             return False
-        return not any(c is not None and msgspec.UNSET in c for c in (self.times, self.keys))
+        return not any(msgspec.UNSET in column for column in self._told())
 
     def found(self) -> dict[str, int]:
         """How often a wanted member of each name was found (null or not), over all rows."""
         found: dict[str, int] = {}
         absent = iter(np.count_nonzero(np.isnan(self.fields), axis=1).tolist())
         for (role, path), values in zip(self._leaves, self._values, strict=True):
-            if role == "field":
-                lacking = next(absent)
+            lacking = next(absent) if role == "field" else 0
+            if isinstance(values, np.ndarray):
+                pass  # no null among them, and no time left out
+            elif role == "field":
                 lacking -= values.count(None) if lacking else 0
             else:
                 lacking = values.count(msgspec.UNSET)
@@ -120,8 +143,13 @@ class Table:
 
     def colons_in_text(self) -> int:
         """How many colons stand in the times and keys that were found."""
-        strings = [v for column in (self.times, self.keys) if column for v in column]
+        strings = chain.from_iterable(self._told())
         return sum(v.count(":") for v in strings if isinstance(v, str))
+
+    def _told(self) -> list[Sequence[Any]]:
+        """The times and keys of which not all are numbers, or there."""
+        columns = [self.times, self.keys]
+        return [c for c in columns if c is not None and not isinstance(c, np.ndarray)]
 
 
 def _matrix(columns: Sequence[Sequence[Any]], count: int) -> NDArray[np.float64]:

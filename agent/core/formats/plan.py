@@ -6,6 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from agent.core.blocks import Column
 from agent.core.errors import RefusedError
 
@@ -70,15 +73,16 @@ RawKey = str | int | None
 class Found:
     """Readings a format reader found, in order.
 
-    origin   for each reading, the number of the payload it was in
+    origin   for each reading, the number of the payload it was in; ascending
     columns  float64 [n] for each of `Plan.fields`; NaN where missing, else finite
-    times    for each reading what stood for its time; None if the plan asks for no time
-    keys     likewise for the key
+    times    for each reading what stood for its time, float64 [n] where all are numbers; None if
+             the plan asks for no time
+    keys     for each reading what stood for its key; None if the plan asks for none
     """
 
-    origin: Sequence[int]
+    origin: Sequence[int] | NDArray[np.intp]
     columns: list[Column]
-    times: Sequence[Stamp] | None = None
+    times: Sequence[Stamp] | Column | None = None
     keys: Sequence[RawKey] | None = None
 
 
