@@ -30,7 +30,6 @@ READINGS_A_TURN_MAX = 4096  # from one source, before the others have their turn
 TURN_S_MAX = 1.0  # the longest sleep: a lost wake-up costs no more than this
 STILL_S = 1.5  # more than TURN_S_MAX between two turns: the machine, or we, stood still
 BUSY_S = 0.002  # after the rest that follows a turn with readings: they keep coming
-REST_S_MIN = 0.002  # between two turns, while they do
 CYCLE_S = 0.007  # from one turn's begin to the next one's, while they do
 WAIT_S_MAX = 0.010  # of a stream's wait_ms, that is waited for before reading
 UNCOMMITTED_MAX = 256  # entries on their way to disk before reading stops
@@ -193,7 +192,7 @@ class Lane:
         records = self._score(ready, now, wall)
         if came:
             self._read_at = self._clock.monotonic()
-            self._rest_until = self._next_cycle(self.beat, self._read_at) if is_busy else 0.0
+            self._rest_until = self.beat + self._cycle_s() if is_busy else 0.0
         self._uncommitted = is_busy and not records
         if not self._uncommitted:
             self._commit(records)
@@ -223,10 +222,10 @@ class Lane:
             scoring.pump(now, is_grown=self._rested_s >= scoring.limits.wait_s)
         return records
 
-    def _next_cycle(self, began: float, ended: float) -> float:
+    def _cycle_s(self) -> float:
+        """From turn to turn, under load: one that takes longer is followed by the next at once."""
         waits = (intake.wait_s for intake in self.intakes.values())
-        cycle_s = CYCLE_S + min(min(waits, default=0.0), WAIT_S_MAX)
-        return max(began + cycle_s, ended + REST_S_MIN)
+        return CYCLE_S + min(min(waits, default=0.0), WAIT_S_MAX)
 
     def _commit(self, records: list[Record]) -> None:
         self._uncommitted = False

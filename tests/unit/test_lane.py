@@ -8,7 +8,7 @@ import pytest
 
 from agent.runtime import lane
 from agent.runtime.accounts import Account
-from agent.runtime.lane import REST_S_MIN, UNCOMMITTED_MAX, Lane
+from agent.runtime.lane import CYCLE_S, UNCOMMITTED_MAX, Lane
 from agent.runtime.scoring import Limits, Scoring
 from agent.runtime.seats import ready
 from tests.world.hours import HandClock
@@ -266,7 +266,7 @@ def test_readings_that_keep_coming_are_looked_at_with_rests_between(site):
         eventually(lambda seen=before: len(reads) > seen)
     eventually(lambda: len(source.accepted) == 20)
     gaps = [after - before for before, after in pairwise(reads[2:])]
-    assert min(gaps) >= REST_S_MIN * 0.9
+    assert min(gaps) >= CYCLE_S * 0.9
 
 
 def test_a_reading_after_a_pause_is_looked_at_at_once(site):
