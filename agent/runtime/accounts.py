@@ -16,6 +16,28 @@ from agent.runtime.shares import AHEAD, Shares
 
 
 @dataclass(slots=True)
+class Rescored:
+    """How far a version's rows have been scored again, from row `since` on: all batches numbered
+    below `seq` (-1: none), and the first `at` rows of those that have this number.
+    """
+
+    since: int
+    seq: int = -1
+    at: int = 0
+    rows: int = 0  # that were scored again
+    refused: int = 0  # that could not be
+
+    def passed(self, seq: int, rows: int) -> None:
+        """The next `rows` of a batch numbered `seq` are done."""
+        self.seq, self.at = seq, rows + (self.at if seq == self.seq else 0)
+
+    def document(self, kept: int) -> dict[str, int]:
+        """For the receipt; `missing` are those of `kept` rows that the ring no longer had."""
+        missing = max(0, kept - self.rows - self.refused)
+        return {"rows": self.rows, "refused": self.refused, "missing": missing}
+
+
+@dataclass(slots=True)
 class Account:
     """In readings; `next_seq` and `tried` in score rows.  Touched by the lane's thread only."""
 
@@ -28,6 +50,7 @@ class Account:
     next_seq: int = 0
     tried: int = 0  # rows ever of versions on trial, that might have had to be taken back
     last_score: float = 0.0  # wall seconds; 0: never
+    rescored: Rescored | None = None  # of what the version tried last has said; None: nothing is
 
     def reject(self, reasons: Mapping[str, int]) -> None:
         """Count readings that will have no score, by reason."""
@@ -67,6 +90,8 @@ class Account:
         document = orjson.loads(raw)
         undone, _ = document.pop("undone"), document.pop(AHEAD)
         kept = document.pop("kept", 0)
+        if (rescored := document.pop("rescored", None)) is not None:
+            document["rescored"] = Rescored(**rescored)
         account = cls(**document)
         if redelivered:
             account.readings -= undone["readings"]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from agent.core.scores import ScoreColumns
 from agent.core.states import States
+from agent.runtime.accounts import Rescored
 from agent.runtime.canary import Canary
 from agent.runtime.seats import Seat
 from agent.runtime.shares import Share
@@ -17,7 +18,8 @@ from agent.runtime.shares import Share
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """Which score rows are superseded: `rows` rows from `seq` on, that `release` gave.
+    """Which score rows are superseded: `rows` rows from `seq` on, that `release` gave in a batch
+    numbered `batch`; `far` is told, and stored with the new ones.
 
     `done` is set, on the lane's thread, with the number of new rows.
     """
@@ -26,6 +28,8 @@ class Again:
     seq: int
     rows: int
     done: Future[int]
+    batch: int
+    far: Rescored
 
 
 @dataclass(slots=True, eq=False)

@@ -65,10 +65,13 @@ def score_rows(
 
 def superseding(scoring: "Scoring", chunk: Chunk, again: Again, columns: ScoreColumns) -> Record:
     """The record of rows that take the place of others.  They are numbered as any rows are; the
-    readings were counted when they were scored first.
+    readings were counted when they were scored first.  How far that has come is stored with them:
+    nothing is superseded twice, whoever dies.
     """
     rows, first = len(chunk), scoring.account.next_seq
     scoring.account.next_seq += rows
+    again.far.passed(again.batch, again.rows)
+    again.far.rows += rows
     scoring.dirty = True
     if scoring.trace is not None:
         scoring.trace.superseded(rows)

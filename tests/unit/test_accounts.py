@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from agent.core.health import Counts
 from agent.ports import Burst
-from agent.runtime.accounts import Account
+from agent.runtime.accounts import Account, Rescored
 from agent.runtime.holds import Hold
 from agent.runtime.shares import Shares
 
@@ -20,6 +20,7 @@ accounts = st.builds(
     flying=counts,
     next_seq=counts,
     last_score=st.floats(0, 2e9),
+    rescored=st.none() | st.builds(Rescored, counts, counts, counts, counts, counts),
 )
 
 
@@ -92,3 +93,13 @@ def test_an_account_that_balances_still_does_after_a_restart_and_another(account
     assert once.counts().pending == 0
     assert (once.next_seq, once.last_score) == (account.next_seq, account.last_score)
     assert Account.restored(once.encode(Shares()), redelivered=redelivered) == once
+
+
+def test_how_far_rows_were_scored_again_is_told_by_batches_that_may_share_a_number():
+    far = Rescored(since=5)
+    for seq, rows in ((5, 2), (5, 3), (9, 1)):
+        far.passed(seq, rows)
+        assert far.seq == seq
+    assert far.at == 1
+    far.passed(9, 4)
+    assert (far.since, far.seq, far.at) == (5, 9, 5)

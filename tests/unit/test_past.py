@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from agent.core.rollout import Condemned, Phase
-from agent.ports import TensorSpec
+from agent.ports import Entry, TensorSpec
 from tests.world.hours import quiet
 from tests.world.memory import MemoryRing
 from tests.world.plant import Plant, live
@@ -470,26 +470,267 @@ def _chosen(scoring, name):
     return bool(scoring.beside.canary.chosen(np.array([number], np.int32))[0])
 
 
-def test_a_rollback_that_is_cut_off_is_taken_up_again(plant):
-    """[rollout-6.4]"""
+def condemned_and_cut_off(values=range(10, 20), messages=3):
+    """The first life: release 2 is condemned, and so many messages supersede what it said."""
 
-    async def cut_off(plant):
-        await tried(plant, values=range(10, 20))
-        ref = next(ref for ref in plant.packages if ref.release == 2)
-        await plant.models.rows["m"].driver.submit(Condemned(ref, "no good"))
-        while len(Sent(plant).again) < 3:
-            turn(plant, 1)
-            await quiet(0.05)
-        assert plant.rollout().phase is Phase.ROLLING_BACK
+    async def life(plant):
+        await tried(plant, values=values)
+        await condemn(plant)
+        await some_more(plant, messages)
 
-    async def taken_up(plant):
+    return life
+
+
+def cut_off_again(messages=3):
+    """A life that comes to so many more."""
+
+    async def life(plant):
+        await some_more(plant, messages)
+
+    return life
+
+
+async def condemn(plant, release=2):
+    ref = next(ref for ref in plant.packages if ref.release == release)
+    await plant.models.rows["m"].driver.submit(Condemned(ref, "no good"))
+
+
+async def some_more(plant, messages):
+    wanted = len(Sent(plant).again) + messages
+    while len(Sent(plant).again) < wanted:
+        turn(plant, 1)
+        await quiet(0.05)
+    assert plant.rollout().phase is Phase.ROLLING_BACK
+
+
+def runs(plant, release=1):
+    """The values that the sessions of a release are given in a rollback, over all lives."""
+    seen, dress = [], plant.engine.dress
+
+    def noting(session):
+        dress(session)
+        run = session._run
+
+        def noted(inputs):
+            if session.ref.release == release and plant.rollout().phase is Phase.ROLLING_BACK:
+                seen.extend(inputs[0][:, 0].tolist())
+            return run(inputs)
+
+        session._run = noted
+
+    plant.engine.dress = noting
+    return seen
+
+
+def test_a_rollback_that_is_killed_again_and_again_goes_on_where_it_was(plant):
+    """[rollout-6.4] Nothing superseded twice, nothing left out, and nothing run twice but what was
+    in hand at each death.
+    """
+    seen = runs(plant)
+
+    async def to_its_end(plant):
         await settled(plant)
         sent = Sent(plant)
+        assert [body["supersedes"]["seq"] for body in sent.again] == sent.by(2)[::2]
         assert sorted(sent.superseded) == sent.by(2)
         assert [sent.superseded[seq] for seq in sent.by(2)[::2]] == list(range(10, 20))
-        assert len(sent.again) > 10, "some of it twice"
+        assert 20 <= len(seen) <= 20 + 2 * 3
+        assert rescored(plant) == {"rows": 20, "refused": 0, "missing": 0}
 
-    live(cut_off, plant, taken_up)
+    live(condemned_and_cut_off(), plant, cut_off_again(), cut_off_again(2), to_its_end)
+
+
+def test_states_of_the_past_go_on_where_they_were(tmp_path):
+    """[rollout-6.2] [rollout-6.4] What was not noted yet is run once more, and not heard again."""
+    plant = Plant(tmp_path)
+    for release in (1, 2):
+        plant.publish(release, more=STATE)
+    stateful(plant)
+    seen = runs(plant)
+    values = list(range(10, 30))
+
+    async def to_its_end(plant):
+        await settled(plant)
+        sent = Sent(plant)
+        wanted = [6 + sum(values[: n + 1]) for n in range(len(values))]
+        assert [sent.superseded[seq] for seq in sent.by(2)[::2]] == wanted
+        assert [body["supersedes"]["seq"] for body in sent.again] == sent.by(2)[::2]
+        assert rescored(plant) == {"rows": 40, "refused": 0, "missing": 0}
+        again = len(seen) - 2 * len(values)
+        assert 0 < again <= 2 * (3 + 4 + 5 + 2), "no life goes back further than the one before it"
+
+    lives = [cut_off_again(4), cut_off_again(5), cut_off_again(2)]
+    live(condemned_and_cut_off(values, 3), plant, *lives, to_its_end)
+
+
+@pytest.mark.parametrize("spoil", ["lost", "of another trial", "of another version", "ahead"])
+def test_without_a_note_that_holds_the_states_begin_where_the_past_does(tmp_path, spoil):
+    """[rollout-6.4] Nothing is heard twice for that."""
+    plant = Plant(tmp_path)
+    for release in (1, 2):
+        plant.publish(release, more=STATE)
+    stateful(plant)
+
+    async def spoilt(plant):
+        await condemned_and_cut_off()(plant)
+        note = json.loads(plant.journal.documents.pop("again:m"))
+        note |= {
+            "lost": {},
+            "of another trial": {"seq": note["seq"] + 1},
+            "of another version": {"good": "sha256:else"},
+            "ahead": {"to": [note["to"][0] + 100, 0]},
+        }[spoil]
+        note["states"] = "AAAA"  # if it is looked at, they are blank
+        if spoil != "lost":
+            plant.journal.documents["again:m"] = json.dumps(note).encode()
+
+    async def to_its_end(plant):
+        await settled(plant)
+        sent = Sent(plant)
+        wanted = [6 + sum(range(10, 11 + n)) for n in range(10)]
+        assert [sent.superseded[seq] for seq in sent.by(2)[::2]] == wanted
+        assert [body["supersedes"]["seq"] for body in sent.again] == sent.by(2)[::2]
+
+    live(spoilt, plant, to_its_end)
+
+
+def test_large_states_are_noted_less_often_and_none_that_are_too_large(tmp_path):
+    """[rollout-6.4]"""
+    plant = Plant(tmp_path)
+    for release in (1, 2):
+        plant.publish(release, more=STATE)
+    stateful(plant)
+
+    async def first(plant):
+        await tried(plant, values=range(10, 20))
+        plant.models.rows["m"].works.past.states_bytes_max = 10
+        await condemn(plant)
+        await some_more(plant, 3)
+        assert "again:m" not in plant.journal.documents
+
+    async def second(plant):
+        await some_more(plant, 1)
+        once = plant.journal.documents["again:m"]
+        await some_more(plant, 3)
+        assert plant.journal.documents["again:m"] == once, "a second is not over"
+        await quiet(1.0)
+        await some_more(plant, 2)
+        assert plant.journal.documents["again:m"] != once
+
+    live(first, plant, second)
+
+
+def test_what_cannot_be_scored_again_is_counted_once_however_often_it_is_cut_off(plant):
+    """[rollout-6.3] [rollout-6.4]"""
+    dress = plant.engine.dress
+
+    def choosy(session):
+        dress(session)
+        run = session._run
+        if session.ref.release == 1:
+            session._run = lambda i: run(i) if i[0][0, 0] != 11 else [i[0][:1, :0]]
+
+    plant.engine.dress = choosy
+
+    async def to_its_end(plant):
+        await settled(plant)
+        assert rescored(plant) == {"rows": 18, "refused": 2, "missing": 0}
+        assert len(Sent(plant).again) == 9
+
+    live(condemned_and_cut_off(), plant, cut_off_again(), to_its_end)
+
+
+def test_a_batch_that_was_refused_is_done_too(plant):
+    """[rollout-6.4] And not refused again."""
+
+    async def first(plant):
+        await tried(plant, values=[10, 11, 12, 13])
+        kept = plant.ring.kept["s", "m"]
+        kept[1::2] = [replace(one, values=np.zeros((2, 7, 7))) for one in kept[1::2]]
+        await condemn(plant)
+        await some_more(plant, 1)
+        account = json.loads(plant.box.accounts()["s", "m"])
+        there = {"since": 6, "seq": kept[1].seq, "at": 2, "rows": 2, "refused": 2}
+        raw = json.dumps(account | {"rescored": there}).encode()
+        plant.box.add(Entry(accounts={("s", "m"): raw}))  # as a death right after it leaves it
+
+    async def to_its_end(plant):
+        await settled(plant)
+        assert rescored(plant) == {"rows": 4, "refused": 4, "missing": 0}
+        turn(plant)
+        there = json.loads(plant.box.accounts()["s", "m"])["rescored"]
+        assert (there["seq"], there["at"]) == (plant.ring.kept["s", "m"][-1].seq, 2)
+
+    live(first, plant, to_its_end)
+
+
+def test_a_batch_that_was_cut_off_in_its_midst_goes_on_there(tmp_path):
+    """[rollout-6.4] Where the known good carries state and the bad version did not."""
+    plant = Plant(tmp_path)
+    plant.publish(1, more=STATE)
+    plant.publish(2)
+    adding_up = stateful(plant)
+    plant.engine.dress = lambda session: session.ref.release == 1 and adding_up(session)
+
+    async def first(plant):
+        await tried(plant)
+        told = [("a", 10), ("a", 20), ("b", 50), ("a", 40), ("b", 60)]
+        plant.source.put(*(b'{"k": "%s", "v": %d}' % (k.encode(), v) for k, v in told))
+        turn(plant)
+        await quiet(0.3)
+        await condemn(plant)
+        await some_more(plant, 2)
+
+    async def to_its_end(plant):
+        await settled(plant)
+        sent = Sent(plant)
+        assert [sent.superseded[seq] for seq in sent.by(2)] == [16, 36, 56, 76, 116]
+        assert [body["key"] for body in sent.again] == [["a"], ["a", "b"], ["a", "b"]]
+
+    live(first, plant, to_its_end)
+
+
+def test_windows_that_share_a_number_are_each_scored_again_once(tmp_path):
+    """[rollout-6.4] [rollout-6.5] Those that the known good made while the bad one said nothing."""
+    plant = Plant(tmp_path)
+    for release in (1, 2):
+        plant.publish(release)
+
+    async def first(plant):
+        await tried(plant, values=[10, 11])
+        kept = plant.ring.kept["s", "m"]
+        kept[:] = [replace(one, seq=kept[0].seq) for one in [*kept, *kept]]
+        await condemn(plant)
+        await some_more(plant, 1)
+
+    async def to_its_end(plant):
+        await settled(plant)
+        assert [body["score"] for body in Sent(plant).again] == [[10, 10], [11, 11]] * 2
+
+    live(first, plant, cut_off_again(1), to_its_end)
+
+
+def test_what_was_taken_back_is_not_taken_back_with_what_the_same_version_says_later(plant):
+    """[rollout-6.1] An operator has forgiven it, and it fails once more."""
+
+    async def main(plant):
+        await tried(plant, values=[10, 11, 12])
+        await rolled_back(plant)
+        before = Sent(plant)
+        bars = {"probation": {"windows": ENDLESS}}
+        await plant.command("retry", model="m")
+        await plant.desire(m={"release": 2, "rollout": bars}, seconds=3)
+        assert plant.rollout().phase is Phase.PROBATION
+        feed(plant, 20)
+        assert json.loads(plant.box.accounts()["s", "m"])["rescored"] is None
+        await quiet(0.3)
+        await rolled_back(plant)
+        later = Sent(plant)
+        assert [body["supersedes"]["seq"] for body in later.again] == later.by(2)[::2]
+        assert len(later.again) == len(before.again) + 1
+        assert rescored(plant) == {"rows": 2, "refused": 0, "missing": 0}
+
+    live(main, plant)
 
 
 def test_what_was_taken_back_is_told_though_the_agent_dies_before_its_receipt_is_complete(plant):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from agent.core.errors import RefusedError
 from agent.core.samples import Reservoir
-from agent.runtime.accounts import Account
+from agent.runtime.accounts import Account, Rescored
 from agent.runtime.batches import Again, Chunk
 from agent.runtime.limits import ROWS_WAITING_MAX, Limits
 from agent.runtime.receipts import SwapTrace
@@ -352,7 +352,7 @@ def test_the_account_is_stored_with_the_scores_that_it_counts(river):
     river.turn()
     after = after_a_crash(river)
     assert (after.scored, after.next_seq) == (2, 2)
-    again = Again(1, 0, 1, Future())
+    again = Again(1, 0, 1, Future(), 0, Rescored(0))
     row = (np.zeros(1, np.int32), np.zeros(1), np.full((1, 1), 7.0))
     river.scoring.put(Chunk(seat, *row, 0, river.clock.monotonic(), [], again=again), 0.0)
     river.finish()
@@ -532,7 +532,7 @@ def test_what_is_scored_again_right_after_a_swap_is_no_gap_of_it(river):
     river.finish()
     river.swap(new, trace)
     row = (np.zeros(1, np.int32), np.zeros(1), np.full((1, 1), 7.0))
-    again = Again(1, 2, 1, Future())
+    again = Again(1, 2, 1, Future(), 2, Rescored(0))
     river.scoring.put(Chunk(new, *row, 0, river.clock.monotonic(), [], again=again), 0.0)
     river.finish()
     river.push(1)
