@@ -17,12 +17,13 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from agent.core.acceleration import Accelerators
 from agent.core.clouds import Aws, Azure
 from agent.core.errors import RefusedError
-from agent.core.fields import Name, Part, Seconds, first_complaint
+from agent.core.fields import Address, Name, Part, Seconds, first_complaint
 from agent.core.names import is_id
-from agent.core.settings import overlay
+from agent.core.settings import overlay, setter
 from agent.core.topics import is_filter
 
 ENV_PREFIX = "EDGE_AGENT__"
+SCHEMES = ("mqtt", "mqtts", "ws", "wss")
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 IOT_EDGE = ("IOTEDGE_WORKLOADURI", "EdgeHubConnectionString")  # set for modules, or by developers
 
@@ -57,7 +58,7 @@ class Mqtt(Part):
     reconnect_s_max: Annotated[float, Field(ge=1, le=3600)] = 120.0
     packet_bytes_max: Annotated[int, Field(ge=4096, le=256 * 2**20)] = 1024 * 1024
     inflight_max: Annotated[int, Field(ge=1, le=65535)] = 2000
-    embedded_bind: str = "127.0.0.1:1883"  # where the embedded broker listens
+    embedded_bind: Address = "127.0.0.1:1883"  # where the embedded broker listens
 
     @field_validator("url")
     @classmethod
@@ -65,7 +66,7 @@ class Mqtt(Part):
         if url == "embedded":
             return url
         parts = urlsplit(url)
-        if parts.scheme not in ("mqtt", "mqtts", "ws", "wss") or not parts.hostname:
+        if parts.scheme not in SCHEMES or not parts.hostname or parts.port == 0:
             msg = f"{url!r} is no broker; write mqtt://host:1883, mqtts, ws, wss or embedded"
             raise ValueError(msg)
         if parts.password:
@@ -84,7 +85,7 @@ class Mqtt(Part):
 class StoreSection(Part):
     """Where everything durable lies, and how much of it there may be."""
 
-    dir: Annotated[str, Field(min_length=1)] = "/var/lib/edge-agent"
+    dir: Annotated[str, Field(pattern=r"^[^\x00]+$")] = "/var/lib/edge-agent"
     outbox_mb: Annotated[float, Field(ge=1, le=1_048_576)] = 64
     outbox_ttl: Seconds = 0.0  # what has waited longer is given up, and told; 0: nothing is
     commit_ms: Annotated[float, Field(ge=0, le=1000)] = 2.0  # between two commits, under load
@@ -114,7 +115,7 @@ class Repository(Part):
     @field_validator("url")
     @classmethod
     def _url(cls, url: str) -> str:
-        if not re.match(r"^(mqtt:$|https?://|file:/)", url):
+        if not re.match(r"^(mqtt:$|https?://[^/]|file:/)", url):
             msg = f"{url!r} is no repository; write mqtt:, https://… or file:///…"
             raise ValueError(msg)
         if url.startswith("http://") and urlsplit(url).hostname not in LOOPBACK:
@@ -126,7 +127,7 @@ class Repository(Part):
 class Http(Part):
     """The local endpoint."""
 
-    bind: str = "127.0.0.1:8080"
+    bind: Address = "127.0.0.1:8080"
     token_file: str = ""
     hosts: tuple[str, ...] = ()  # further names this endpoint may be called by
 
@@ -140,14 +141,6 @@ class Http(Part):
     def is_loopback(self) -> bool:
         """Whether only this machine can reach it."""
         return self.address[0] in LOOPBACK
-
-    @field_validator("bind")
-    @classmethod
-    def _bind(cls, bind: str) -> str:
-        if not re.match(r"^(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}$", bind):
-            msg = f"{bind!r} is no address; write host:port, such as 127.0.0.1:8080"
-            raise ValueError(msg)
-        return bind
 
 
 class Report(Part):
@@ -289,7 +282,7 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Config:
             document = tomllib.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise RefusedError(f"cannot read {path}: {error.strerror or error}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise RefusedError(f"{path} is not TOML: {error}") from error
     overlay(document, environ, ENV_PREFIX)
     if any(environ.get(name) for name in IOT_EDGE):
@@ -297,4 +290,6 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Config:
     try:
         return Config.model_validate(document)
     except ValidationError as error:
-        raise RefusedError(f"{path or 'environment'}: {first_complaint(error)}") from error
+        said = first_complaint(error)
+        where = setter(said.partition(":")[0].split("."), environ, ENV_PREFIX)
+        raise RefusedError(f"{where or path or 'environment'}: {said}") from error

@@ -57,7 +57,7 @@ def deploy(
         typer.Option("--set", help="A bar of the rollout, e.g. shadow.windows=50."),
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Follow it until it is committed.")] = False,
-    timeout: Annotated[float, typer.Option(help="Seconds to follow it.")] = 600.0,
+    timeout: Annotated[float, typer.Option(min=0, help="Seconds to follow it.")] = 600.0,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Start a new desired document; retires the rest.")
     ] = False,

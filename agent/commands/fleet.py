@@ -12,7 +12,17 @@ from rich.live import Live
 
 from agent.commands.deploying import deploy
 from agent.commands.fleet_table import render
-from agent.commands.saying import AsJson, Broker, Root, checked_id, ending, fail, screen, usage
+from agent.commands.saying import (
+    AsJson,
+    Broker,
+    Patience,
+    Root,
+    checked_id,
+    ending,
+    fail,
+    screen,
+    usage,
+)
 from agent.core.names import is_id
 from agent.core.wire import COMMANDS
 from agent.repository import dial
@@ -58,7 +68,7 @@ def rollback(
     *,
     device: Annotated[str, typer.Option("--device", help="On which device.")],
     as_json: AsJson = False,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait for the answer.")] = 30.0,
+    timeout: Patience = 30.0,
     mqtt: Broker = "",
     root: Root = "",
 ) -> None:
@@ -78,7 +88,7 @@ def command(
         list[str] | None, typer.Option("--arg", help="k=v; numbers, lists and tables as JSON.")
     ] = None,
     as_json: AsJson = False,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait for the answer.")] = 30.0,
+    timeout: Patience = 30.0,
     mqtt: Broker = "",
     root: Root = "",
 ) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from agent.commands.saying import AsJson, fail, screen
 from agent.core.accelerators import CPU, PROVIDERS
@@ -39,7 +40,7 @@ def providers(
             why = benching.probe(name) if name in here else f"comes with {row_of.install}"
             row = {"name": name, "works": not why, "why": why}
             if bench is not None and not why:
-                status.update(f"measuring {bench.name} on {name}")
+                status.update(Text(f"measuring {bench.name} on {name}"))
                 row["bench"] = benching.apart(name, bench)
             rows.append(row)
     if as_json:

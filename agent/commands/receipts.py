@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from securesystemslib.signer import SSlibKey
 
-from agent.commands.saying import AsJson, Broker, Root, checked_id, ending, fail, usage
+from agent.commands.saying import AsJson, Broker, Patience, Root, checked_id, ending, fail, usage
 from agent.core.errors import RefusedError
 from agent.core.strict import read_object
 from agent.core.wording import receipt_lines
@@ -35,7 +35,7 @@ def list_(
     *,
     key: Key = None,
     as_json: AsJson = False,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait for the answer.")] = 30.0,
+    timeout: Patience = 30.0,
     mqtt: Broker = "",
     root: Root = "",
 ) -> None:

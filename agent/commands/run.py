@@ -14,6 +14,7 @@ from agent.config import Config, load
 from agent.core.errors import RefusedError
 
 PLACES = (Path("agent.toml"), Path("/etc/edge-agent/agent.toml"))
+_WHERE = "its settings [default: EDGE_AGENT_CONFIG, agent.toml, /etc/edge-agent/agent.toml]"
 LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -24,7 +25,7 @@ def main(arguments: Sequence[str]) -> int:
         description="The agent itself, until SIGTERM or Ctrl-C.",
         epilog="Example: edge-agent run --config agent.toml",
     )
-    parser.add_argument("--config", metavar="FILE", help="agent.toml; else the environment alone")
+    parser.add_argument("--config", metavar="FILE", help=_WHERE)
     parser.add_argument("--log", choices=LEVELS, default="info", help="least level to log")
     options = parser.parse_args(list(arguments))
     try:

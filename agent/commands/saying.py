@@ -21,15 +21,20 @@ Root = Annotated[
     str, typer.Option("--root", help="First level of every topic; else EDGE_AGENT__MQTT__ROOT.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
-
+Patience = Annotated[
+    float, typer.Option("--timeout", min=0, help="Seconds to wait for the answer.")
+]
 
 PIPE_WIDTH = 240
 
 
 def screen() -> Console:
-    """Stdout, for tables.  A pipe has no width: there each row gets its line, for who greps."""
-    console = Console()
-    return console if console.is_terminal else Console(width=PIPE_WIDTH)
+    """Stdout, for tables of what others wrote: no word of theirs is read as markup.
+
+    A pipe has no width: there each row gets its line, for who greps.
+    """
+    console = Console(markup=False)
+    return console if console.is_terminal else Console(width=PIPE_WIDTH, markup=False)
 
 
 @contextmanager

@@ -65,7 +65,7 @@ PROVIDERS: Mapping[str, Provider] = {
     ),
     "tensorrt-rtx": Provider(
         name="NvTensorRTRTXExecutionProvider",
-        install="Windows ML's catalogue, or engine.plugins",
+        install="Windows ML's catalogue, or accelerators.plugins",
         needs="an NVIDIA RTX GPU (30 series or newer) and its driver",
         cached={"nv_runtime_cache_path": "$cache"},
         registered=True,
@@ -125,7 +125,7 @@ PROVIDERS: Mapping[str, Provider] = {
     ),
     "vitisai": Provider(
         name="VitisAIExecutionProvider",
-        install="Windows ML's catalogue, or engine.plugins",
+        install="Windows ML's catalogue, or accelerators.plugins",
         needs="an AMD processor with an NPU and its driver",
         cached={"cache_dir": "$cache"},
         registered=True,

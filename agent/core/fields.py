@@ -7,11 +7,25 @@ import math
 import re
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+)
 
 from agent.core.names import ID_PATTERN
 
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)$")
+_ADDRESS = re.compile(r"^(\[[0-9a-fA-F:]+\]|[^:\s]+):(\d{1,5})$")
+_PORT_MAX = 65535
+_PLAIN = {  # where pydantic has a Python word for what stands in a document
+    "tuple_type": "input should be a list",
+    "dict_type": "input should be a table",
+    "model_type": "input should be a table",
+}
 _UNKNOWN = "extra_forbidden"  # as pydantic calls a member that no model has
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -30,6 +44,17 @@ def duration_s(value: object) -> object:
 Seconds = Annotated[float, BeforeValidator(duration_s), Field(ge=0.0, le=10 * 365 * 86400.0)]
 
 
+def _address(value: str) -> str:
+    found = _ADDRESS.match(value)
+    if not found or int(found[2]) > _PORT_MAX:
+        msg = f"{value!r} is no address; write host:port, such as 127.0.0.1:8080"
+        raise ValueError(msg)
+    return value
+
+
+Address = Annotated[str, AfterValidator(_address)]
+
+
 class Part(BaseModel):
     """A part of a document whose author should hear of a typo: unknown members are refused."""
 
@@ -44,7 +69,7 @@ def first_complaint(error: ValidationError) -> str:
     complaints = error.errors(include_url=False)
     first, *more = sorted(complaints, key=lambda complaint: complaint["type"] != _UNKNOWN)
     where = ".".join(str(part) for part in first["loc"]) or "document"
-    text = first["msg"].removeprefix("Value error, ")
+    text = _PLAIN.get(first["type"], first["msg"].removeprefix("Value error, "))
     if first["type"] == _UNKNOWN:
         text = "there is no such name here"
     tail = f" (and {len(more)} more)" if more else ""

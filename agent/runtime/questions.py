@@ -45,7 +45,7 @@ def ask(scoring: Scoring, inputs: object, now: float) -> "Future[ScoreColumns]":
 
 def _columns(inputs: object, names: tuple[str, ...]) -> dict[str, Column]:
     if not isinstance(inputs, Mapping):
-        raise RefusedError(f"score: args.inputs is an object of lists, one for each of {names}")
+        raise RefusedError(f"score: args.inputs is an object of lists: {', '.join(names)}")
     columns = {}
     for name in names:
         values = inputs.get(name)

@@ -51,6 +51,34 @@ def test_status_in_a_pipe_cuts_nothing_off(say, broker):
     assert MODEL in told
 
 
+def test_the_table_of_providers_says_which_extra_each_comes_with(say):
+    code, told, _ = say("providers")
+    assert code == 0
+    assert "comes with edge-model-agent[openvino]" in told or "openvino      yes" in told
+
+
+def test_a_description_is_shown_as_it_was_written(say, tmp_path):
+    package = zoo.mlp(tmp_path / "package", name="m", description="[/x] of [bold]")
+    code, told, why = say("model", "show", package)
+    assert (code, why) == (0, "")
+    assert "[/x] of [bold]" in told
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("rollback", "m", "--device", "d"),
+        ("command", "d", "ping"),
+        ("receipts", "list", "--device", "d"),
+        ("deploy", "m", "--device", "d"),
+    ],
+)
+def test_nobody_waits_for_less_than_no_time(say, words):
+    code, told, why = say(*words, "--timeout", "-1", "--mqtt", "mqtt://127.0.0.1:1")
+    assert (code, told) == (2, "")
+    assert "--timeout" in why
+
+
 def test_status_of_nobody_is_one_sentence(say, broker):
     code, told, why = say("status", "--device", "nobody", "--mqtt", broker.url)
     assert (code, told) == (1, "")

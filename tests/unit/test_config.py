@@ -35,16 +35,26 @@ def test_with_nothing_set_the_defaults_are_safe(tmp_path):
         ('[device]\nid = "a b"', "device.id"),
         ('[mqtt]\nurl = "tcp://x"', "mqtt.url"),
         ('[mqtt]\nurl = "mqtt://u:secret@x"', "mqtt.url"),
+        ('[mqtt]\nurl = "mqtt://x:65536"', "mqtt.url"),
+        ('[mqtt]\nurl = "mqtt://x:0"', "mqtt.url"),
+        ('[mqtt]\nurl = "mqtt://x:y"', "mqtt.url"),
+        ('[mqtt]\nembedded_bind = "x"', "mqtt.embedded_bind"),
         ("[mqtt]\nversion = 3", "mqtt.version"),
         ('[mqtt]\nroot = "+"', "mqtt.root"),
         ('[mqtt]\nurll = "x"', "mqtt.urll"),
         ('[mqtt]\ncert_file = "c"', "key_file"),
         ("[store]\noutbox_mb = 0", "store.outbox_mb"),
         ('[store]\ndir = ""', "store.dir"),
+        ('[store]\ndir = "a\\u0000b"', "store.dir"),
+        ("device = 1", "device: input should be a table"),
+        ('[device]\ngroups = "x"', "device.groups: input should be a list"),
+        ("a = " + "[" * 10_000, "is not TOML"),
         ('[repository]\nurl = "ftp://x"', "repository.url"),
         ('[repository]\nurl = "http://far.away"', "repository.url"),
         ('[repository]\ntrust = "maybe"', "repository.trust"),
+        ('[repository]\nurl = "https://"', "repository.url"),
         ('[http]\nbind = "8080"', "http.bind"),
+        ('[http]\nbind = "127.0.0.1:65536"', "http.bind"),
         ('[http]\nbind = "0.0.0.0:8080"', "http.token_file"),
         ('[report]\ninterval = "often"', "report.interval"),
         ("[engine]\ndeaths_max = 0", "engine.deaths_max"),
@@ -116,6 +126,25 @@ def test_lists_and_tables_in_the_environment_are_json(tmp_path):
 def test_broken_json_in_the_environment_is_refused_by_its_key(tmp_path):
     with pytest.raises(RefusedError, match=r"device\.groups"):
         config(tmp_path, EDGE_AGENT__DEVICE__GROUPS='["line-1"')
+
+
+def test_what_the_environment_has_set_wrong_is_not_looked_for_in_the_file(tmp_path):
+    with pytest.raises(RefusedError, match=r"^EDGE_AGENT__MQTT__URLL: mqtt\.urll: there is no"):
+        config(tmp_path, "[mqtt]", EDGE_AGENT__MQTT__URLL="x")
+    with pytest.raises(RefusedError, match=r"^EDGE_AGENT__DEVICE: device\.id: "):
+        config(tmp_path, "[mqtt]", EDGE_AGENT__DEVICE='{"id": "a b"}')
+    with pytest.raises(RefusedError, match=r"agent\.toml: mqtt\.urll: there is no such name"):
+        config(tmp_path, '[mqtt]\nurll = "x"', EDGE_AGENT__MQTT__URL="mqtt://two")
+
+
+def test_a_variable_cannot_name_what_is_in_a_list(tmp_path):
+    with pytest.raises(RefusedError, match="EDGE_AGENT__STREAM__0__TOPIC: stream is no table"):
+        config(tmp_path, STREAM, EDGE_AGENT__STREAM__0__TOPIC="other")
+
+
+def test_json_too_deep_in_the_environment_is_refused_by_its_key(tmp_path):
+    with pytest.raises(RefusedError, match=r"device\.groups"):
+        config(tmp_path, EDGE_AGENT__DEVICE__GROUPS="[" * 100_000)
 
 
 def test_numbers_and_versions_come_as_text_from_the_environment(tmp_path):
