@@ -134,6 +134,8 @@ class Body:
     async def _live(self, tasks: asyncio.TaskGroup) -> None:
         config, dice = self.config, random.Random()  # noqa: S311  # of waiting times
         events = Events(self.topics, self.outbox, self.faces, self.clock)
+        if self.outbox.found:
+            events.tell("degraded", "", self.outbox.found)
         news = asyncio.Event()
         loop = asyncio.get_running_loop()
 

@@ -16,7 +16,7 @@ from agent.ports.engine import (
 )
 from agent.ports.journal import Journal, Notes, Signer, Vault
 from agent.ports.link import Link, Login, Message
-from agent.ports.outbox import Carried, Entry, Gap, Outbox, Record
+from agent.ports.outbox import Carried, Entry, Gap, Outbox, Record, Trouble
 from agent.ports.ring import Ring, Scored
 from agent.ports.sensors import Burst, Source
 from agent.ports.store import Fetcher, Partial, Store
@@ -50,6 +50,7 @@ __all__ = [
     "Source",
     "Store",
     "TensorSpec",
+    "Trouble",
     "Vault",
     "WorkerLostError",
 ]

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,13 @@ class Carried:
 
     number: int
     body: bytes
+
+
+class Trouble(NamedTuple):
+    """What a disk has said no to: how often in this life, and why of late, for people."""
+
+    errors: int = 0
+    why: str = ""  # empty: it takes and gives what it should
 
 
 @dataclass(slots=True)
@@ -116,4 +123,8 @@ class Outbox(Protocol):
 
     def depth(self) -> Mapping[str, int]:
         """records, bytes, gaps (rows that were given up), dead_letters (records refused)."""
+        ...
+
+    def trouble(self) -> Trouble:
+        """Whether what is added can be made durable, and what waits can be read."""
         ...

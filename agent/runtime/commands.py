@@ -83,9 +83,12 @@ class Commands:
         if ident in self._done:
             return True
         self._done = [*self._done, ident][-REMEMBERED_MAX:]
-        await asyncio.to_thread(
-            self._journal.save_document, "commands", json.dumps(self._done).encode()
-        )
+        body = json.dumps(self._done).encode()
+        try:
+            await asyncio.to_thread(self._journal.save_document, "commands", body)
+        except UnavailableError:  # it is not done: who sends it again is to be heard
+            self._done = [one for one in self._done if one != ident]
+            raise
         return False
 
     async def _do(self, command: Command) -> dict[str, Any]:

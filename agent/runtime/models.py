@@ -104,6 +104,7 @@ class Models:
 
         Raises:
             RefusedError: the stream is not there (404), or the model is on another one (409).
+            UnavailableError: the disk said no; there is no such row then.
         """
         if (model := self.rows.get(name)) is not None:
             if model.stream != stream and model.driver.now != Rollout():
@@ -115,6 +116,8 @@ class Models:
         if intake is None:
             there = ", ".join(sorted(world.lane.intakes)) or "none"
             raise RefusedError(f"{name} wants the stream {stream!r}; this device has {there}", 404)
+        # first: a disk that says no says so before there is anything to take back
+        await asyncio.to_thread(world.journal.save_document, f"stream:{name}", stream.encode())
         scoring = await self._scoring(name, intake)
         room = Room(
             world.lane,
@@ -156,10 +159,13 @@ class Models:
             degraded=lambda why: world.degraded(name, why),
         )
         model = self.rows[name] = Model(name, stream, driver, works, scoring, guard)
-        for ref in kept(await driver.load()):  # so that what the store has lost can be fetched
-            if (package := await asyncio.to_thread(known, world.journal, ref)) is not None:
-                works.packages[ref.digest] = package
-        await asyncio.to_thread(world.journal.save_document, f"stream:{name}", stream.encode())
+        try:
+            for ref in kept(await driver.load()):  # so that what the store has lost can be fetched
+                if (package := await asyncio.to_thread(known, world.journal, ref)) is not None:
+                    works.packages[ref.digest] = package
+        except UnavailableError:
+            del self.rows[name]  # else nobody would ever run it
+            raise
         self._tasks.create_task(self._run(model, waits_s), name=f"model {name}")
         return model
 

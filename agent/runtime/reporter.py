@@ -141,6 +141,7 @@ class Reporter:
         reasons = self._reasons(models, streams)
         if not live:
             reasons.insert(0, why)
+        disk = self._outbox.trouble()
         return HealthReport(
             device=self._device,
             groups=self._groups,
@@ -149,7 +150,7 @@ class Reporter:
             why=self._wishes.why,
             live=live,
             ready=live and not reasons,
-            reasons=(*reasons, *self._doubts()),
+            reasons=(*reasons, *self._doubts(), *filter(None, [disk.why])),
             version=__version__,
             started=_iso(self._started),
             uptime_s=now - self._began,
@@ -161,7 +162,11 @@ class Reporter:
             broker=self._link.trouble(),
             models=models,
             streams=streams,
-            outbox={**self._outbox.depth(), "unheard": self._unheard()},
+            outbox={
+                **self._outbox.depth(),
+                "unheard": self._unheard(),
+                "disk_errors": disk.errors,
+            },
             signing=self._archive.signing,
             receipts=self._archive.envelopes(),
         )

@@ -1,4 +1,6 @@
-"""Looks after what nobody else does: too old is given up, accounts balance, the lane lives."""
+"""Looks after what nobody else does: too old is given up, accounts balance, the lane lives, and
+what the disk says no to is told.
+"""
 
 import asyncio
 from collections.abc import Callable
@@ -29,6 +31,7 @@ class Watchman:
         self._clock = clock
         self._report = report
         self._told: set[str] = set()
+        self._disk = ""  # why the disk said no, as last told
 
     async def run(self) -> None:
         """Until cancelled, or until the lane has failed: then the process has to end.
@@ -46,6 +49,16 @@ class Watchman:
                 raise RuntimeError(msg)
             self._outbox.tidy()
             self._breaches()
+            self._weather()
+
+    def _weather(self) -> None:
+        """An event waits for the disk like all else; who listens here has it at once."""
+        why = self._outbox.trouble().why
+        if why and not self._disk:
+            self._events.tell("degraded", "", why)
+        elif self._disk and not why:
+            self._events.tell("recovered", "", f"no longer: {self._disk}")
+        self._disk = why
 
     def _breaches(self) -> None:
         for name, model in self._report().models.items():

@@ -81,6 +81,7 @@ class Wishes:
         self._random = random
         self._documents: dict[str, Desired] = {}
         self._raw: dict[str, bytes] = {}
+        self._unsaved: dict[str, bytes] = {}  # of these, what the disk would not take yet
         self._renewed = asyncio.Event()
 
     async def remember(self, groups: list[str]) -> None:
@@ -125,11 +126,26 @@ class Wishes:
             self._refused("", str(error))
             self._changed()
             return
-        await asyncio.to_thread(self._journal.save_document, source, raw)
         self._documents[source], self._raw[source] = document, raw
+        self._unsaved[source] = raw
+        await self._save()
         self.code, self.why = 200, ""
         self.refusals.clear()
         self.renew()
+
+    async def _save(self) -> bool:
+        """False if the disk says no.  Until it says yes the next start hears it from the broker,
+        which retains it: nobody has to wait for that.
+        """
+        for source, raw in list(self._unsaved.items()):
+            try:
+                await asyncio.to_thread(self._journal.save_document, source, raw)
+            except UnavailableError as error:
+                logger.warning("what is desired is not stored yet", source=source, why=str(error))
+                return False
+            if self._unsaved.get(source) is raw:
+                del self._unsaved[source]
+        return True
 
     def wants(self, name: str) -> bool:
         """Whether a version of `name` is desired, or came with a device that was told nothing."""
@@ -164,14 +180,17 @@ class Wishes:
 
     async def _apply(self) -> bool:
         """False if a wish has to wait for the weather."""
-        settled = True
+        settled = await self._save()
         if not self._documents:
             for name, (stream, package) in self._factory.items():
                 try:
                     await self._desire(name, DesiredModel(package.ref.release, stream), package)
                 except RefusedError as error:
                     self._refuse(name, error)
-            return True
+                except UnavailableError as error:
+                    settled = False
+                    self.refusals[name] = f"waiting for the disk: {error}"
+            return settled
         whole = self._whole()
         self.revision = whole.revision
         for name, wish in whole.models.items():
@@ -210,8 +229,7 @@ class Wishes:
 
     async def _desire(self, name: str, wish: DesiredModel, package: Package) -> None:
         model = await self._models.open(name, self._stream_of(name, wish))
-        model.works.overrides = wish.rollout
-        model.works.packages[package.ref.digest] = package
+        model.works.wished(package, wish.rollout)
         await model.driver.submit(Wish(package.ref))
 
     def _stream_of(self, name: str, wish: DesiredModel) -> str:

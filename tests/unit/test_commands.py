@@ -103,6 +103,16 @@ def test_a_command_that_comes_twice_is_done_once_even_across_a_restart(plant):
     live(first, plant, second)
 
 
+def test_a_command_that_the_disk_would_not_have_remembered_may_be_sent_again(plant):
+    async def main(plant):
+        await plant.desire(m=1)
+        plant.journal.fails[plant.journal.saves + 1] = UnavailableError("disk I/O error")
+        assert (await plant.command("ping", "x"))["code"] == 503
+        assert (await plant.command("ping", "x"))["code"] == 200
+
+    live(main, plant)
+
+
 def test_two_that_come_at_once_do_not_forget_each_other(plant):
     async def main(plant):
         def message(ident):

@@ -32,7 +32,7 @@ def model(**more: object) -> HealthReport:
 
 
 def test_readiness_and_the_outbox_are_told():
-    outbox = {"records": 3, "bytes": 400, "gaps": 7, "unheard": 5}
+    outbox = {"records": 3, "bytes": 400, "gaps": 7, "unheard": 5, "disk_errors": 2}
     got = read(HealthReport("pump-7", ready=True, broker="connection refused", outbox=outbox))
     assert got[key("ready")] == 1
     assert got[key("live")] == 1
@@ -40,6 +40,7 @@ def test_readiness_and_the_outbox_are_told():
     assert (got[key("outbox_records")], got[key("outbox_bytes")]) == (3, 400)
     assert got[key("outbox_gaps_total")] == 7
     assert got[key("outbox_unheard_total")] == 5
+    assert got[key("outbox_disk_errors_total")] == 2
 
 
 def test_the_account_of_a_model_can_be_checked_from_outside():

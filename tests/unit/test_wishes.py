@@ -133,6 +133,25 @@ def test_what_was_desired_is_remembered_without_a_network(plant):
     live(first, plant, second)
 
 
+@pytest.mark.parametrize("step", range(1, 13))
+def test_whichever_write_of_the_journal_fails_what_is_desired_comes_to_run(plant, step):
+    """[durability-7.1]"""
+
+    async def main(plant):
+        plant.publish(1)
+        plant.journal.fails[plant.journal.saves + step] = UnavailableError("disk I/O error")
+        await plant.desire(m=1)
+        await quiet(RETRY_S_MAX)
+        assert (active(plant), plant.rollout().phase) == (1, Phase.STEADY)
+        assert plant.wishes.refusals == {}
+        assert plant.journal.documents["stream:m"] == b"s"
+        assert b'"release": 1' in plant.journal.documents["desired"]
+        plant.feed(5.0)
+        assert plant.models.rows["m"].scoring.account.scored == 1
+
+    live(main, plant)
+
+
 def test_a_remembered_document_that_is_not_understood_any_more_stops_nothing(plant):
     async def first(plant):
         plant.publish(1)

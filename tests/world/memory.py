@@ -16,7 +16,7 @@ from agent.core.errors import UnavailableError
 from agent.core.names import ModelRef
 from agent.core.packages import FileEntry, Package
 from agent.core.rollout import Rollout
-from agent.ports import Entry, Gap, Memory, Partial, Record, Scored
+from agent.ports import Entry, Gap, Memory, Partial, Record, Scored, Trouble
 
 OVERHEAD_BYTES = 64  # of a record, beside topic and payload
 
@@ -83,6 +83,7 @@ class MemoryOutbox:
         self._carried: dict[tuple[str, str], dict[int, bytes]] = {}
         self.dead_letters: list[tuple[Record, str]] = []
         self.tidied = 0
+        self.disk = Trouble()
         self._untold: dict[int, Gap] = {}
         self._pinned: set[int] = set()  # given to be sent: not to be given up now
         self._ids = 0
@@ -162,6 +163,9 @@ class MemoryOutbox:
                 await event.wait()
         finally:
             self._waiters.remove(waiter)
+
+    def trouble(self) -> Trouble:
+        return self.disk
 
     def accept(self, ids: Sequence[int]) -> None:
         with self._lock:

@@ -2,7 +2,8 @@
 
 Everyone hands the thread functions of the connection; it runs them in batches, one transaction a
 batch.  It decides nothing about what is in the tables: on a full disk it gives back its ballast and
-has whoever keeps much (`relief`) give some of it up.
+has whoever keeps much (`relief`) give some of it up.  Other weather is tried again; damage ends the
+thread, and with it the process (who is to blame: `blame`).
 """
 
 import contextlib
@@ -17,9 +18,10 @@ from typing import Any, NamedTuple, TypeVar
 
 import structlog
 
-from agent.adapters.sqlite import opening
+from agent.adapters.sqlite import blame, doubts, opening
 from agent.adapters.sqlite.ballast import Ballast
 from agent.core.errors import UnavailableError
+from agent.ports import Trouble
 
 T = TypeVar("T")
 Job = Callable[[sqlite3.Connection], Any]
@@ -28,6 +30,8 @@ logger = structlog.get_logger(__name__)
 
 RETRY_S = 0.5  # between tries while the disk says no
 PATIENT_S_MAX = 0.05  # that an order without hurry waits for a commit to ride with
+TROUBLE_S = 5.0  # that is told of after an error: the next try may be so far away
+UNREAD_S_MAX = 30.0  # that a disk may not give what it holds, before it is taken for damaged
 
 
 class _Order(NamedTuple):
@@ -45,6 +49,8 @@ class Database:
     where somebody waits for a future.
 
     `check`: raises ValueError where what a file holds makes no sense; it is damaged then, too.
+
+    `found`: how it was found, for people; empty if it was as it was left.
     """
 
     def __init__(
@@ -53,6 +59,8 @@ class Database:
         *,
         gather_s: float = 0.0,
         check: Callable[[sqlite3.Connection], None] = lambda _: None,
+        unread_s_max: float = UNREAD_S_MAX,
+        believed_s: float = doubts.BELIEVED_S,
     ) -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +76,11 @@ class Database:
         self._is_urgent = False  # some order does not want to wait for others
         self._closing = False
         self._watchers: list[Callable[[], None]] = []
-        self._connection = opening.opened(path, check)
+        self._trouble = Trouble()
+        self._troubled_until = float("-inf")
+        self._patience = blame.Patience(unread_s_max, TROUBLE_S)
+        self._believed_at = time.monotonic() + believed_s
+        self._connection, self.found = opening.opened(path, check)
         self._thread = threading.Thread(target=self._write, name="sqlite", daemon=True)
         self._thread.start()
 
@@ -85,6 +97,11 @@ class Database:
         """Whether there is room to spare on the disk."""
         return self._ballast.held
 
+    def trouble(self) -> Trouble:
+        """What the disk has said no to."""
+        is_over = time.monotonic() > self._troubled_until
+        return self._trouble._replace(why="") if is_over else self._trouble
+
     def submit(
         self,
         job: Callable[[sqlite3.Connection], T],
@@ -97,8 +114,9 @@ class Database:
 
         What is not `urgent` rides with the next commit that is, or makes one of its own a little
         later: a sync costs the same for one order as for many.  A disk that says no is tried again
-        until it says yes: nothing submitted is lost or reordered while the process lives.  `spare`
-        is what to do instead if the disk is full and nothing could make room for `job`.
+        until it says yes: nothing submitted is lost or reordered while the process lives.  What no
+        disk is to blame for ends the process.  `spare` is what to do instead if the disk is full
+        and nothing could make room for `job`.
         """
         self._put(_Order(job, None, done, spare), urgent=urgent)
 
@@ -165,24 +183,29 @@ class Database:
     def _commit(self, orders: list[_Order]) -> list[_Order]:
         """All orders in one transaction; returns those to be tried again if the disk said no."""
         error = self._tried(orders)
-        if error is not None and _is_full(error):
-            self._make_room(error)
+        if error is not None and blame.is_full(error):
+            self._make_room(error, orders)
             error = self._tried(orders)
-            if error is not None and _is_full(error):
-                return self._squeeze(orders)
         if error is not None:
-            return self._not_done(orders, error)
+            return self._squeeze(orders)
         self._ballast.take()
+        self._believe()
         return []
 
-    def _make_room(self, error: sqlite3.Error) -> None:
+    def _believe(self) -> None:
+        if time.monotonic() > self._believed_at:
+            self._believed_at = float("inf")
+            doubts.forget(self.path)
+
+    def _make_room(self, error: sqlite3.Error, orders: list[_Order]) -> None:
         if self._ballast.held:
             logger.warning("disk full, making room", path=str(self.path), why=str(error))
         self._ballast.release()
         # First what the WAL holds goes where it belongs: that takes as much room as the WAL, which
         # is less than the ballast.  Then the WAL is empty, and what relief frees can be used again.
         self._checkpoint()
-        self._tried(self._relief)
+        if (found := self._tried(self._relief)) is not None:
+            self._judge(found, orders, is_ours=True)
         self._checkpoint()
 
     def _checkpoint(self) -> None:
@@ -190,14 +213,46 @@ class Database:
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def _squeeze(self, orders: list[_Order]) -> list[_Order]:
-        """One order at a time, so that none takes along another; behind one that waits all wait."""
+        """One order at a time, so that none takes along another; behind one that waits all wait.
+
+        Who waits for a future is told, and asks again if he likes: nobody waits behind him.
+        """
         for n, order in enumerate(orders):
             error = self._tried([order])
-            if error is not None and order.spare is not None:
+            if error is not None and order.spare is not None and blame.is_full(error):
                 error = self._tried([order._replace(job=order.spare)])
-            if error is not None:
+            if error is None:
+                continue
+            self._judge(error, orders[n:], is_ours=order.future is None)
+            if order.future is None:
                 return self._not_done(orders[n:], error)
+            order.future.set_exception(error)
         return []
+
+    def _judge(self, error: sqlite3.Error, orders: list[_Order], *, is_ours: bool) -> None:
+        """Raises `error` where trying again is no use: the thread ends, and with it the process.
+
+        `is_ours`: nobody else would hear of it.
+        """
+        now = time.monotonic()
+        if is_damage := self._patience.is_over(error, now):
+            logger.critical("database damaged, ending", path=str(self.path), why=str(error))
+            doubts.note(self.path, f"found to be damaged while running: {error}")
+        if blame.is_weather(error):
+            why = f"the disk says no to {self.path}: {error}"
+            self._trouble = Trouble(self._trouble.errors + 1, why)
+            self._troubled_until = now + TROUBLE_S
+        elif not is_ours and not is_damage:
+            return
+        if is_damage or not blame.is_weather(error):
+            with self._wake:
+                self._closing = True  # nobody is to wait for what nobody does
+                orders = [*orders, *self._orders]
+            for order in orders:
+                if order.future is not None:
+                    order.future.set_exception(error)
+            self._connection.close()
+            raise error
 
     def _tried(self, orders: list[_Order]) -> sqlite3.Error | None:
         try:
@@ -230,7 +285,3 @@ class Database:
                 self._connection.execute("ROLLBACK")
             raise
         return results
-
-
-def _is_full(error: sqlite3.Error) -> bool:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL

@@ -1,13 +1,17 @@
-"""Opening the file: one that is damaged is set aside; what scores must not wait for a repair."""
+"""Opening the file: one that is damaged is set aside; what scores must not wait for a repair.
+
+Damaged is also what the last life has found so twice, and what a disk does not give a second time.
+"""
 
 import os
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import structlog
 
-from agent.adapters.sqlite import schema
+from agent.adapters.sqlite import blame, doubts, schema
 from agent.core.errors import RefusedError, UnavailableError
 
 logger = structlog.get_logger(__name__)
@@ -27,27 +31,54 @@ class _DamagedError(sqlite3.DatabaseError):
     """What is in the file is no database of ours."""
 
 
-def opened(path: Path, check: Callable[[sqlite3.Connection], None]) -> sqlite3.Connection:
+class Opened(NamedTuple):
+    """`found` is a sentence on how the file was, for people; empty if it was as it was left."""
+
+    connection: sqlite3.Connection
+    found: str
+
+
+def opened(path: Path, check: Callable[[sqlite3.Connection], None]) -> Opened:
     """The file, or where it is damaged a fresh one; `check` raises ValueError where it is, too.
 
     Raises RefusedError where another agent has it, UnavailableError on any other no.
     """
+    doubted = doubts.noted(path)
     try:
-        return _open(path, check)
+        connection = _open(path, check)
+        if not doubted:
+            return Opened(connection, "")
+        if len(doubted) < doubts.DOUBTS_MAX:
+            return Opened(connection, f"{path}: {doubted[-1]}; looked at anew, it is whole")
+        connection.close()
+        raise _DamagedError(doubted[-1])
     except _DamagedError as error:
         aside = path.with_name(f"{path.name}.bad")
         logger.error("database damaged, set aside", path=str(aside), why=str(error))  # noqa: TRY400
+        _set_aside(path, aside)
+        lost = "what waited in it to be sent is lost, its numbers begin anew in another epoch"
+        return Opened(_open(path, check), f"{path} was damaged ({error}), see {aside}: {lost}")
+
+
+def _set_aside(path: Path, aside: Path) -> None:
+    doubts.forget(path)  # first: they are not about the fresh one
+    try:
         for suffix in ("", "-wal", "-shm"):
             part = path.with_name(path.name + suffix)
             if part.exists():
                 part.replace(aside.with_name(aside.name + suffix))
-        return _open(path, check)
+    except OSError as error:
+        why = f"{path} is damaged and cannot be set aside as {aside}: {error.strerror}"
+        raise UnavailableError(why) from error
 
 
 def _open(path: Path, check: Callable[[sqlite3.Connection], None]) -> sqlite3.Connection:
-    connection = sqlite3.connect(
-        path, timeout=LOCK_S_MAX, isolation_level=None, check_same_thread=False
-    )
+    try:
+        connection = sqlite3.connect(
+            path, timeout=LOCK_S_MAX, isolation_level=None, check_same_thread=False
+        )
+    except sqlite3.Error as error:
+        raise _blamed(error, path) from error
     connection.text_factory = _text
     try:
         for pragma in PRAGMAS:
@@ -68,13 +99,23 @@ def _open(path: Path, check: Callable[[sqlite3.Connection], None]) -> sqlite3.Co
         raise _DamagedError(str(error)) from error
     except sqlite3.Error as error:
         connection.close()
-        if _is_damage(error, path):
-            raise _DamagedError(str(error)) from error
-        if "locked" in str(error):
-            why = f"another agent runs on {path.parent}; stop it, or set another store.dir"
-            raise RefusedError(why) from error
-        raise UnavailableError(f"{path}: {error}") from error
+        raise _blamed(error, path) from error
     return connection
+
+
+def _blamed(error: sqlite3.Error, path: Path) -> Exception:
+    """What to raise for it.  A disk that does not give what it holds is believed once."""
+    if _is_damage(error, path):
+        return _DamagedError(str(error))
+    if "locked" in str(error):
+        return RefusedError(
+            f"another agent runs on {path.parent}; stop it, or set another store.dir"
+        )
+    if blame.is_unread(error):
+        if doubts.noted(path):
+            return _DamagedError(str(error))
+        doubts.note(path, f"it could not be read at a start: {error}")
+    return UnavailableError(f"{path}: {error}")
 
 
 def _is_damage(error: sqlite3.Error, path: Path) -> bool:

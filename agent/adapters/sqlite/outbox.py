@@ -23,7 +23,7 @@ from agent.adapters.sqlite.schema import PRIORITY_BITS
 from agent.adapters.sqlite.statements import Lost
 from agent.adapters.sqlite.tails import Tails
 from agent.adapters.sqlite.telling import Telling
-from agent.ports import Entry, Gap, Record
+from agent.ports import Entry, Gap, Record, Trouble
 
 logger = structlog.get_logger(__name__)
 
@@ -33,7 +33,7 @@ SPARE_BYTES = 256 * 1024  # given up at once on a full disk: deleting takes as m
 
 class SqliteOutbox:
     """The `Outbox` port.  `ageing` tells how old records are; without it none is too old.
-    `packing` makes fewer of many small ones.
+    `packing` makes fewer of many small ones.  `found`: how the database was, see there.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class SqliteOutbox:
         ageing: Ageing | None = None,
         packing: Packing | None = None,
     ) -> None:
-        self._database = database
+        self._database, self.found = database, database.found
         self._bytes_max = bytes_max
         self._room = bytes_max  # less, while the disk has less
         self._lock = threading.Lock()
@@ -57,10 +57,9 @@ class SqliteOutbox:
         self._settled = stock.newest  # the highest number that memory and table agree on
         self._given_up, self._dead_letters = stock.given_up, stock.dead_letters
         self._epoch = stock.epoch
-        self._tails = Tails(recent_bytes_max, stock.behind)
+        self._tails, self._telling = Tails(recent_bytes_max, stock.behind), Telling(stock.gaps)
         self._pinned: frozenset[int] = frozenset()  # given to be sent: not to be given up now
         self._leaving: set[int] = set()  # sent or buried, but the table does not know it yet
-        self._telling = Telling(stock.gaps)
         self._ageing = ageing or Ageing()
         database.call(lambda c: self._ageing.begin(c, stock.latest))
         self._packing = packing or Packing(apart)
@@ -198,6 +197,10 @@ class SqliteOutbox:
             "dead_letters": self._dead_letters,
         }
 
+    def trouble(self) -> Trouble:
+        """As the database has met it."""
+        return self._database.trouble()
+
     def close(self) -> None:
         """Let go of the descriptors; the database is closed by its owner."""
         self._doorbell.close()
@@ -222,8 +225,7 @@ class SqliteOutbox:
 
     def _expire(self, connection: sqlite3.Connection, limit: float) -> Lost:
         with self._lock:
-            busy = self._pinned | self._leaving
-            gone = statements.aged(connection, limit, self._settled, busy)
+            gone = statements.aged(connection, limit, self._settled, self._pinned | self._leaving)
             return self._forget(connection, gone, "expired")
 
     def _forget(self, connection: sqlite3.Connection, gone: Sequence[Row], reason: str) -> Lost:

@@ -74,6 +74,8 @@ def _agent(report: HealthReport) -> Iterator[Metric]:
     yield _counter("outbox_gaps", "Rows given up, and told.", [((), outbox.get("gaps", 0))])
     dead = outbox.get("dead_letters", 0)
     yield _counter("outbox_dead_letters", "Records the broker refused for good.", [((), dead)])
+    errors = outbox.get("disk_errors", 0)
+    yield _counter("outbox_disk_errors", "What the disk of the store said no to.", [((), errors)])
     unheard = outbox.get("unheard", 0)
     yield _counter("outbox_unheard", "Rows the broker took and gave to nobody.", [((), unheard)])
 
