@@ -5,12 +5,23 @@ starts scoring before anything for people is loaded (structlog takes rich along 
 """
 
 import gc
+import io
 import sys
+
+INTERRUPTED = 130
 
 
 def main() -> None:
-    """Run the command line; exit 0, 1 for failure, 2 for wrong usage."""
-    arguments = sys.argv[1:]
+    """Run the command line; exit 0, 1 for failure, 2 for wrong usage, 130 for Ctrl-C."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal's encoding may lack an arrow
+    try:
+        _main(sys.argv[1:])
+    except KeyboardInterrupt:  # while importing, too
+        sys.exit(INTERRUPTED)
+
+
+def _main(arguments: list[str]) -> None:
     if arguments[:1] == ["health"]:
         from agent.commands import health
 
@@ -23,4 +34,7 @@ def main() -> None:
         sys.exit(run.main(arguments[1:]))
     from agent.commands.menu import app
 
-    app()
+    try:
+        app()
+    except OSError as error:  # a full disk, a folder of somebody else's: it names which
+        sys.exit(f"edge-agent: {error}")

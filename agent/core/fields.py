@@ -23,8 +23,8 @@ _ADDRESS = re.compile(r"^(\[[0-9a-fA-F:]+\]|[^:\s]+):(\d{1,5})$")
 _PORT_MAX = 65535
 _PLAIN = {  # where pydantic has a Python word for what stands in a document
     "tuple_type": "input should be a list",
-    "dict_type": "input should be a table",
-    "model_type": "input should be a table",
+    "dict_type": "input should be a table (in JSON: an object)",
+    "model_type": "input should be a table (in JSON: an object)",
 }
 _UNKNOWN = "extra_forbidden"  # as pydantic calls a member that no model has
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}

@@ -64,6 +64,54 @@ def test_a_description_is_shown_as_it_was_written(say, tmp_path):
     assert "[/x] of [bold]" in told
 
 
+def test_an_encoding_without_arrows_costs_the_arrows_only(say, broker):
+    with StandIn(broker.url, "d") as device:
+        device.report(models={MODEL: model(state="Healthy", why="1 → 2")})
+        code, told, why = say("status", "--mqtt", broker.url, PYTHONIOENCODING="cp1252")
+    assert (code, why) == (0, "")
+    assert "1 ? 2" in told
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has it")
+def test_output_that_nothing_takes_is_one_sentence(say, package):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "agent", "model", "show", package],
+            cwd=ROOT,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == ["edge-agent: [Errno 28] No space left on device"]
+
+
+def test_ctrl_c_while_a_command_is_being_imported_leaves_no_traceback():
+    interrupted = """
+import sys
+
+class CtrlC:
+    def find_spec(self, name, *_):
+        if name == "agent.commands.menu":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, CtrlC())
+from agent.cli import main
+main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", interrupted],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (130, "")
+
+
 @pytest.mark.parametrize(
     "words",
     [
