@@ -27,13 +27,11 @@ ANSWERED_LOOKS_MAX = 50  # of them: a known good that hangs now is looked after 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One phase of one version.  `wanted` windows make it whole; `began` is monotonic."""
+    """One phase of one version; `began` is monotonic."""
 
     seat: Seat
     phase: str
     judged: judge.Judge
-    bars: Bars
-    wanted: int
     began: float
 
 
@@ -41,8 +39,9 @@ class Trials:
     """The trials of one model.  `progress` is that of the one in hand, 0 to 1; `share` of one core
     is what a version may use that scores beside the active one.
 
-    `see` is given the evidence at each look, `leave` when a trial ends; `keep` is told of a version
-    that is about to answer.
+    `overrides` of a version's bars are asked for at each look: where a stream has fallen silent,
+    lower ones end a phase.  `see` is given the evidence at each look, `leave` when a trial ends;
+    `keep` is told of a version that is about to answer.
     """
 
     def __init__(
@@ -51,7 +50,7 @@ class Trials:
         placing: Placing,
         clock: Clock,
         *,
-        overrides: Callable[[], Mapping[str, Any]],
+        overrides: Callable[[ModelRef], Mapping[str, Any]],
         share: float,
         keep: Callable[[Seat], Awaitable[None]],
         see: Callable[[Mapping[str, Any]], None],
@@ -83,7 +82,7 @@ class Trials:
         await self._room.on_lane(lambda: beside.begin_shadow(seat, seat, self.share))
         passed = False
         try:
-            await self._until(seat, "shadow", judge.shadow, bars, bars.shadow.windows)
+            await self._until(seat, "shadow", judge.shadow)
             passed = True
         finally:
             if not passed:  # else it goes on, so that its windows are full when it takes over
@@ -115,7 +114,7 @@ class Trials:
         await self._room.on_lane(begin)
         passed = False
         try:
-            await self._until(seat, "canary", judge.canary, bars, bars.canary.windows)
+            await self._until(seat, "canary", judge.canary)
             passed = True
         finally:
             if not passed:  # else it answers on, until it answers for all
@@ -142,7 +141,7 @@ class Trials:
             await self._answered(good)
             await self._room.on_lane(lambda: beside.begin_shadow(good, seat, self.share))
         try:
-            await self._until(seat, "probation", judge.probation, bars, bars.probation.windows)
+            await self._until(seat, "probation", judge.probation)
         finally:
             if good is not None:
                 self._room.post(lambda: self._end_beside(seat))
@@ -171,12 +170,10 @@ class Trials:
 
     # ---- looking ----
 
-    async def _until(
-        self, seat: Seat, phase: str, judged: judge.Judge, bars: Bars, wanted: int
-    ) -> None:
+    async def _until(self, seat: Seat, phase: str, judged: judge.Judge) -> None:
         """Look until the verdict is PASS."""
         self.progress = 0.0
-        trial = Trial(seat, phase, judged, bars, wanted, self._clock.monotonic())
+        trial = Trial(seat, phase, judged, self._clock.monotonic())
         while True:
             verdict, told = await self._look(trial)
             self.progress = verdict.progress
@@ -191,9 +188,10 @@ class Trials:
     async def _look(self, trial: Trial) -> tuple[judge.Verdict, dict[str, Any]]:
         """What the judge says to the evidence as it is now, and that evidence."""
         seat = trial.seat
-        seen = await self.seen(seat, trial.began)
-        verdict = trial.judged(seen, trial.bars)
-        told = testimony(trial.phase, seat.ref.release, seen, demands(trial.bars), trial.wanted)
+        seen, bars = await self.seen(seat, trial.began), self.bars(seat)
+        verdict = trial.judged(seen, bars)
+        wanted = wanted_windows(bars)[trial.phase]
+        told = testimony(trial.phase, seat.ref.release, seen, demands(bars), wanted)
         return verdict, {**told, "verdict": verdict.word, "why": verdict.why}
 
     async def seen(self, seat: Seat, began: float) -> Evidence:
@@ -205,8 +203,8 @@ class Trials:
         return seen
 
     def bars(self, seat: Seat) -> Bars:
-        """The bars of a version: its manifest's, and over them the desired document's."""
-        return apply_bars(seat.manifest.rollout, self._overrides())
+        """The bars of a version, now: its manifest's, and over them the desired document's."""
+        return apply_bars(seat.manifest.rollout, self._overrides(seat.ref))
 
     def _evidence(self, seat: Seat) -> Evidence:
         rss = seat.session.rss_bytes()
@@ -221,6 +219,15 @@ class Trials:
             lambda: self._room.scoring.recent.whole(self._clock.monotonic())
         )
         return latency.quantile(0.99)
+
+
+def wanted_windows(bars: Bars) -> dict[str, int]:
+    """How many windows make a phase whole, by phase."""
+    return {
+        "shadow": bars.shadow.windows,
+        "canary": bars.canary.windows,
+        "probation": bars.probation.windows,
+    }
 
 
 def demands(bars: Bars) -> dict[str, Any]:

@@ -55,14 +55,15 @@ class Works:
         self.restoring = Restoring(room, self._whole)
         self.warnings: Sequence[str] = ()  # about the stream, as the candidate wants it
         self.packages: dict[Digest, Package] = {}
-        self.overrides: Mapping[str, Any] = {}
+        self._overrides: dict[Digest, Mapping[str, Any]] = {}
+        self._newest: Mapping[str, Any] = {}  # for those that were not wished for since the start
         self.past = past
         self.clerk = Clerk(room, clock, receipt, receipt_s)
         self.trials = Trials(
             room,
             self.placing,
             clock,
-            overrides=lambda: self.overrides,
+            overrides=lambda ref: self._overrides.get(ref.digest, self._newest),
             share=shadow_share,
             keep=past.begin,
             see=self.clerk.see,
@@ -85,6 +86,11 @@ class Works:
         if self._rollout().phase in TRIED:
             return self.trials.progress
         return self._fetched if self._rollout().phase is Phase.FETCHING else 0.0
+
+    def wished(self, package: Package, overrides: Mapping[str, Any]) -> None:
+        """`package` is desired, with `overrides` of its bars, from the next look on."""
+        self.packages[package.ref.digest] = package
+        self._newest = self._overrides[package.ref.digest] = overrides
 
     def by_phase(self) -> dict[Phase, Callable[[ModelRef], Awaitable[None]]]:
         """The work of each phase, for the driver."""

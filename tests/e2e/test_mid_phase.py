@@ -208,6 +208,18 @@ def test_a_newer_wish_in_mid_phase(broker, tmp_path, phase):
 
 
 @pytest.mark.soak
+@pytest.mark.parametrize("phase", [*HELD])
+def test_lower_bars_in_mid_phase(broker, tmp_path, phase):
+    """[rollout-5.12]"""
+    with scene(broker, tmp_path) as told:
+        second = told.wish(phase)
+        told.reached(phase, second)
+        told.site.desire("m", second, rollout=AT_ONCE)
+        told.site.committed("m", second)
+        told.ends_well()
+
+
+@pytest.mark.soak
 @pytest.mark.parametrize("phase", ["fetching", "shadow", "canary"])
 @pytest.mark.parametrize("kind", ["crash", "hang"])
 def test_the_live_version_turns_bad_while_another_is_on_trial(broker, tmp_path, phase, kind):

@@ -266,6 +266,50 @@ def test_progress_is_that_of_the_trial_in_hand(plant):
     live(main, plant)
 
 
+HELD = {"shadow": {**SHADOW, "max": 10**6}, "canary": CANARY, "probation": PROBATION}
+
+
+@pytest.mark.parametrize("phase", [*HELD])
+def test_on_a_silent_stream_a_phase_waits_until_lower_bars_are_desired(plant, phase):
+    """[rollout-5.12] And says how long it has."""
+
+    async def main(plant):
+        await wish(plant, **{phase: HELD[phase]})
+        feed(plant)
+        await quiet(60)
+        now = plant.rollout()
+        assert (now.phase, now.candidate.release) == (Phase(phase), 2)
+        evidence = plant.state()["evidence"]
+        assert evidence["phase"] == phase
+        assert evidence["seconds"] >= 50
+        assert 0 < evidence["windows"] < evidence["wanted"] == HELD[phase]["windows"]
+        lower = {**HELD[phase], "windows": 1}
+        await plant.desire(m={"release": 2, "rollout": {phase: lower}})
+        now = plant.rollout()
+        assert (now.phase, now.known_good.release) == (Phase.STEADY, 2)
+        assert said(plant)[phase]["wanted"] == 1
+
+    live(main, plant)
+
+
+def test_the_bars_of_a_newer_wish_are_not_held_against_the_version_on_probation(plant):
+    """[rollout-5.12] [rollout-2.2] It waits, and ends nothing."""
+    plant.publish(3)
+
+    async def main(plant):
+        await wish(plant, probation=PROBATION)
+        feed(plant)
+        lower = {"probation": {"windows": 1}}
+        await plant.desire(m={"release": 3, "rollout": lower}, seconds=60)
+        assert plant.rollout().phase is Phase.PROBATION
+        assert plant.rollout().candidate.release == 2
+        assert "m:3 is wished for by now and waits" in plant.state()["why"]
+        await plant.desire(m={"release": 2, "rollout": lower})
+        assert plant.rollout().known_good.release == 2
+
+    live(main, plant)
+
+
 def test_the_weather_changes_nothing_about_the_trial(plant):
     """A second version that is not there is no second opinion, and no failure."""
 
@@ -289,8 +333,7 @@ def test_a_canary_that_has_failed_answers_nothing_more_before_anything_else_is_d
         await plant.desire(m=1)
         works = plant.models.rows["m"].works
         ref = next(ref for ref in plant.packages if ref.release == 2)
-        works.packages[ref.digest] = plant.packages[ref]
-        works.overrides = {"canary": CANARY}
+        works.wished(plant.packages[ref], {"canary": CANARY})
         await works.fetch(ref)
         await works.verify(ref)
         seat = await works.placing.seat(ref, background=True)
