@@ -408,6 +408,31 @@ def test_devices_are_no_more_than_keys_and_the_dead_make_room():
     assert stream.rejected == {}
 
 
+def test_data_after_a_birth_that_was_refused_says_so():
+    """[streams-3.4]"""
+    stream = Stream(keys_max=2)
+    nodes = [EdgeNode(f"e{n}", p1=PUMP) for n in range(2)]
+    stream.send(*nodes[0].births(AT), *nodes[1].births(AT))
+    assert stream.send(nodes[1].data("p1", AT)) == []
+    assert stream.rejected == {"keys": 1}
+    refused = "the birth certificate of plant/e1/p1 was refused: there are 2 sensors already"
+    assert stream.why("keys").startswith(refused)
+    stream.send((nodes[0].topic("DBIRTH", "p1"), b"\xff"), nodes[0].data("p1", AT))
+    assert stream.rejected == {"malformed": 1, "birth": 1}
+    refused = "the birth certificate of plant/e0/p1 was refused: the payload is no Sparkplug"
+    assert stream.why("birth").startswith(refused)
+    stream.send(nodes[0].death(), nodes[0].data("p1", AT))
+    assert stream.why("birth") == "no birth certificate of plant/e0/p1 was seen yet"
+
+
+def test_refusals_are_remembered_of_so_many():
+    census = sparkplug_births.Census(1)
+    for n in range(3 * sparkplug_births.REFUSALS_MAX):
+        with pytest.raises(RejectError):
+            census.born("g/e", f"p{n}", [(b"", 9, 0)])
+    assert len(census._refused) == sparkplug_births.REFUSALS_MAX
+
+
 def test_births_take_no_more_memory_than_they_may():
     """[streams-3.8]"""
     census = sparkplug_births.Census(100, bytes_max=3000)

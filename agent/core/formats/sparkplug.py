@@ -167,13 +167,13 @@ class SparkplugReader(TopicReader):
             device = node.devices.get(route.device)
             if device is not None:
                 return device
-        raise RejectError("birth", f"no birth certificate of {route.key} was seen yet")
+        raise self._census.unknown(route.node, route.device, route.key)
 
     def _birth(self, raw: bytes, route: _Route, tally: Tally) -> tuple[Device, Payload]:
         try:
             payload = parse(raw)
-        except RejectError:
-            self._census.died(route.node, route.device)  # aliases may mean something else now
+        except RejectError as error:
+            self._census.refused(route.node, route.device, error)  # aliases may have changed
             raise
         node = self._census.nodes.get(route.node)
         if node is not None and route.device:

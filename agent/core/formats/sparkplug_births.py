@@ -18,6 +18,7 @@ from agent.core.formats.records import RejectError
 NAME_BYTES_MAX = 1024
 BYTES_MAX = 64 * 2**20  # that births may take in memory
 KEPT_BYTES_MAX = 2**20  # of births over a restart; what is beyond waits to be born again
+REFUSALS_MAX = 1000  # births whose refusal is remembered
 _METRIC_BYTES = 200  # of one in memory, beside its name
 
 
@@ -88,6 +89,7 @@ class Census:
         self._sorts: WeakValueDictionary[tuple[tuple[bytes, ...], tuple[int, ...]], Sort]
         self._sorts = WeakValueDictionary()
         self._changed = False
+        self._refused: dict[tuple[str, str], RejectError] = {}  # births, the latest last
 
     def born(
         self, node: str, device: str, metrics: Sequence[tuple[bytes, int, int | None]]
@@ -99,6 +101,30 @@ class Census:
                 its aliases may mean something else now.
         """
         self.died(node, device)
+        try:
+            return self._admitted(node, device, metrics)
+        except RejectError as error:
+            self.refused(node, device, error)
+            raise
+
+    def refused(self, node: str, device: str, error: RejectError) -> None:
+        """A birth could not be taken; what was known of the device is forgotten."""
+        self.died(node, device)
+        if len(self._refused) >= REFUSALS_MAX:
+            del self._refused[next(iter(self._refused))]
+        self._refused[node, device] = error
+
+    def unknown(self, node: str, device: str, key: str) -> RejectError:
+        """Why nothing is known of a device."""
+        refused = self._refused.get((node, device))
+        if refused is None:
+            return RejectError("birth", f"no birth certificate of {key} was seen yet")
+        reason = "keys" if refused.reason == "keys" else "birth"
+        return RejectError(reason, f"the birth certificate of {key} was refused: {refused}")
+
+    def _admitted(
+        self, node: str, device: str, metrics: Sequence[tuple[bytes, int, int | None]]
+    ) -> Device:
         names = tuple(name for name, _, _ in metrics)
         aliases = [alias for _, _, alias in metrics if alias is not None]
         if not all(0 < len(name) <= NAME_BYTES_MAX for name in names):
@@ -139,6 +165,8 @@ class Census:
 
     def died(self, node: str, device: str = "") -> None:
         """Forget a device; with a node all of its devices."""
+        for whose in [(node, device)] if device else [w for w in self._refused if w[0] == node]:
+            self._refused.pop(whose, None)
         home = self.nodes.get(node)
         if home is None:
             return
