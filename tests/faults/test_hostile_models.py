@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import statistics
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -148,12 +149,13 @@ class Line:
         """Deploy what lies in each, signed as it is; why it was refused, or "" where it serves."""
         made = [careless.publish(self.site._repo.folder, folder) for folder in folders]
         os.sync()  # what a publisher writes, a device does not
-        self._lap(0)
-        self.quiet.append(self._lap(QUIET_S))
+        self._lap()
+        self._looked_on()
+        self.quiet.append(self._lap())
         whys = []
         for package in made:
             whys.append(self._deployed(package.ref))
-            (self.refused if whys[-1] else self.swapped).append(self._lap(0))
+            (self.refused if whys[-1] else self.swapped).append(self._lap())
         return whys
 
     def ratio(self) -> float:
@@ -183,9 +185,16 @@ class Line:
         assert model["known_good"]["release"] in self.allowed
         return str(model["why"])
 
-    def _lap(self, seconds: float) -> float:
-        """p99 of the ages of the scores since the last lap, which lasts `seconds` at least."""
-        self._sink.say(max(1, int(RATE * seconds)))
+    def _looked_on(self) -> None:
+        """Nothing is deployed, and looked at as it is while something is."""
+        until = time.monotonic() + QUIET_S
+        eventually(
+            lambda: time.monotonic() > until and self.site.reported["models"]["m"], 2 * QUIET_S
+        )
+
+    def _lap(self) -> float:
+        """p99 of the ages of the scores since the last lap."""
+        self._sink.say(1)
         return float(json.loads(self._sink.line())["p99"])
 
 
