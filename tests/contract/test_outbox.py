@@ -249,6 +249,7 @@ def test_a_gap_that_grows_while_it_is_told_is_told_to_its_end(make):
     add(opened, *(Entry([record(n, size=200)]) for n in range(20, 40)))
     opened.commit()
     opened.box.told([told])
+    assert told.id not in [gap.id for gap in opened.box.gaps()], "not told twice meanwhile"
     opened.commit()
     (rest,) = opened.box.gaps()
     assert rest.first_seq == told.last_seq + 1

@@ -103,14 +103,15 @@ def test_what_cannot_be_written_now_is_written_later_and_told_meanwhile(opened, 
         eventually(lambda: one.box.trouble().errors > 2, 10, "it is tried again")
         assert "disk I/O error" in one.box.trouble().why
         assert one.box.committed() == before, "what is not durable is nobody's"
+        ticket = one.add(50)  # behind those that wait
     eventually(lambda: one.box.committed() == ticket, 10)
     one.journal.save("m", Rollout(restarts=3))
     one.close()
     one = opened()
     assert one.database.found == ""
     assert one.journal.load("m").restarts == 3
-    assert (one.box.marks(), one.box.accounts()) == ({"s": b"49"}, {("s", "m"): b"49"})
-    assert one.drained() == list(range(50))
+    assert (one.box.marks(), one.box.accounts()) == ({"s": b"50"}, {("s", "m"): b"50"})
+    assert one.drained() == list(range(51))
 
 
 def test_what_the_disk_does_not_give_now_is_given_later(backlog):
@@ -126,6 +127,8 @@ def test_what_the_disk_does_not_give_now_is_given_later(backlog):
     asking.join(10)
     assert len(got) == 64
     assert one.drained() == list(range(BACKLOG + 1))
+    eventually(lambda: one.box.trouble().why == "", 15, "it is told no more")
+    assert one.box.trouble().errors > 1
 
 
 def test_what_the_disk_does_not_give_for_long_is_damage(backlog):
@@ -186,18 +189,23 @@ def test_a_job_that_no_disk_is_to_blame_for_ends_the_process_unless_somebody_wai
     assert doubts.noted(one.path) == (), "nor is the file"
 
 
+def marked(name):
+    return lambda c: c.execute("INSERT INTO mark VALUES (?, ?)", (name, b"")).rowcount
+
+
 def test_who_asks_for_what_fails_is_told_and_no_other_order_is_lost_or_waits_for_it(opened):
     one, begun, going = opened(), threading.Event(), threading.Event()
     one.database.submit(lambda _: begun.set() or going.wait(10), lambda _: None)
     assert begun.wait(10)
     done = []
-    one.database.submit(lambda _: None, lambda _: done.append("before"))
+    one.database.submit(marked("before"), lambda _: done.append("before"))
     fails = one.database.future(lambda c: c.execute("DELETE FROM nowhere").rowcount)
-    one.database.submit(lambda _: None, lambda _: done.append("behind"))
+    one.database.submit(marked("behind"), lambda _: done.append("behind"))
     last = one.database.future(lambda _: list(done))
     going.set()
     assert "no such table" in str(fails.exception(10))
     assert last.result(10) == done == ["before", "behind"]
+    assert one.box.marks() == {"before": b"", "behind": b""}, "each once: twice would have failed"
 
 
 def test_a_doubt_has_the_start_look_and_a_second_one_soon_after_ends_it(opened):
@@ -214,6 +222,9 @@ def test_a_doubt_has_the_start_look_and_a_second_one_soon_after_ends_it(opened):
     doubts.note(one.path, "again")
     fresh = opened()
     assert "(again)" in fresh.database.found
+    fresh.add(1)
+    fresh.database.call(lambda _: None)
+    assert wal(fresh.path).exists(), "whoever looked has let go before, and not of this one"
     assert one.path.with_name("agent.db.bad").exists()
     fresh.close()
     assert opened().database.found == ""

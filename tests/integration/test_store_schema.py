@@ -156,3 +156,14 @@ def test_what_a_later_agent_wrote_is_set_aside_and_not_touched(path):
     finally:
         database.close()
         box.close()
+
+
+def test_what_a_later_agent_wrote_is_set_aside_though_its_tables_are_ours(tmp_path):
+    """[durability-1.7]"""
+    path = tmp_path / "agent.db"
+    Database(path).close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"PRAGMA user_version={schema.VERSION + 1}")
+    with closing(Database(path)) as fresh:
+        assert "a later version of the agent wrote it" in fresh.found
+    assert path.with_name("agent.db.bad").exists()

@@ -145,6 +145,12 @@ def test_a_publish_that_is_too_long_is_told_of_and_passed_over(cut, is_v5):
     assert (found.beyond, found.with_mid, skip, rest) == (1, 1, 0, b"")
 
 
+def test_a_packet_of_just_the_size_that_is_allowed_is_taken():
+    raw, found = publish(b"t", bytes(100)), Scan()
+    assert scan(raw, found, is_v5=True, packet_bytes_max=len(raw) - 2) == (len(raw), 2)
+    assert (found.payloads, found.beyond) == ([bytes(100)], 0)
+
+
 def test_the_bytes_a_long_packet_needs_are_told_once_its_length_is_there():
     raw = publish(b"t", b"x" * 5000)
     assert scan(raw[:2], Scan(), is_v5=True, packet_bytes_max=LIMIT) == (0, 2)
