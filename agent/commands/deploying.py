@@ -41,6 +41,7 @@ from agent.repository.wishes import (
 )
 
 RECEIPT_S_MAX = 5.0  # after the end, for the figures that come after a swap
+NEVER = "never reported"  # where a wish stands on a device that nobody has heard of
 
 _BARS: dict[str, dict[str, Any]] = Bars().model_dump()
 
@@ -148,7 +149,7 @@ class _Deployment:
         except KeyboardInterrupt:
             typer.echo("followed no longer; the wish stands, see edge-agent status", err=True)
             raise
-        return {name: last.get(name, Progress("never reported")) for name in sorted(expected)}
+        return {name: last.get(name, Progress(NEVER)) for name in sorted(expected)}
 
     def _watch(self, until: float, last: dict[str, Progress], narrator: Narrator) -> set[str]:
         expected = self._expected()
@@ -252,10 +253,10 @@ def _sentence(device: str, progress: Progress, timeout_s: float) -> str:
     why = f": {progress.why}" if progress.why else ""
     if progress.committed is None:
         stands = progress.instead or "the wish stands"
-        return (
-            f"{device} has not committed it within {timeout_s:g} s, last seen"
-            f" {progress.phase} {progress.share:.0%}{why}; {stands}"
-        )
+        seen = f"last seen {progress.phase} {progress.share:.0%}{why}"
+        if progress.phase == NEVER:
+            seen = "and has never reported (is that its id, and is it connected?)"
+        return f"{device} has not committed it within {timeout_s:g} s, {seen}; {stands}"
     return f"{device}: {progress.phase}{why}"
 
 

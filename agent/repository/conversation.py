@@ -85,6 +85,7 @@ class Conversation:
         with contextlib.suppress(OSError, ValueError):
             self._client.disconnect()
         self._client.loop_stop()
+        self._client._reset_sockets()  # noqa: SLF001  # paho leaves open what woke its thread
 
     # ---- what one can do -------------------------------------------------------------------------
 

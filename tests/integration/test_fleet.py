@@ -254,6 +254,12 @@ def test_a_wish_that_is_committed_ends_well(device, run):
     assert "committed" in done.stdout
 
 
+def test_a_wish_for_a_device_that_nobody_has_heard_of_says_so(run):
+    done = run("deploy", NAME, "--device", "pump-8", "--wait", "--timeout", "0.5", ok=False)
+    assert done.exit_code == 1
+    assert "pump-8 has not committed it within 0.5 s, and has never reported" in done.stderr
+
+
 def test_a_wish_amends_the_document_and_never_shortens_it(broker, device, run):
     with Conversation(Mqtt(url=broker.url)) as talk:
         before = {
