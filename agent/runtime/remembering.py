@@ -2,7 +2,8 @@
 neither the active versions nor what was desired: scoring goes on without a network.
 
 The journal is written first, then the copy: at worst the copy is one step behind, and a step that
-is entered again does no harm.  A copy that cannot be written is no reason to stop.
+is entered again does no harm.  It has nothing of a candidate that nobody has heard yet: what is
+desired begins it anew.  A copy that cannot be written is no reason to stop.
 """
 
 import base64
@@ -10,12 +11,13 @@ import hashlib
 import json
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 
 import msgspec
 import structlog
 
 from agent.core.errors import UnavailableError
-from agent.core.rollout import Rollout
+from agent.core.rollout import ABANDONABLE, Phase, Rollout
 from agent.ports import Journal, Vault
 
 COPY = "control"
@@ -32,7 +34,7 @@ class Remembering:
         self._journal = journal
         self._vault = vault
         self._lock = threading.Lock()
-        self._rollouts: dict[str, Rollout] = {name: journal.load(name) for name in journal.models()}
+        self._rollouts = {name: _settled(journal.load(name)) for name in journal.models()}
         self._documents: dict[str, bytes] = {}
         for name in journal.document_names():
             body = journal.load_document(name)
@@ -69,9 +71,10 @@ class Remembering:
     def save(self, model: str, rollout: Rollout) -> None:
         """As the port says."""
         self._journal.save(model, rollout)
+        settled = _settled(rollout)
         with self._lock:
-            if self._rollouts.get(model) != rollout:
-                self._rollouts[model] = rollout
+            if self._rollouts.get(model) != settled:
+                self._rollouts[model] = settled
                 self._copy()
 
     def models(self) -> Sequence[str]:
@@ -112,6 +115,13 @@ class Remembering:
             self._vault.keep(COPY, hashlib.sha256(raw).hexdigest().encode() + b"\n" + raw)
         except UnavailableError as error:
             logger.warning("the journal has no second copy now", why=str(error))
+
+
+def _settled(rollout: Rollout) -> Rollout:
+    """As it would be without a candidate that nobody has heard."""
+    if rollout.phase in ABANDONABLE:
+        rollout = replace(rollout, phase=Phase.STEADY, candidate=None, restarts=0)
+    return replace(rollout, clean=False)
 
 
 def _opened(raw: bytes | None) -> tuple[dict[str, Rollout], dict[str, bytes]] | None:

@@ -113,6 +113,26 @@ def test_a_lost_journal_is_filled_from_its_second_copy_and_a_damaged_copy_is_non
     assert Remembering(MemoryJournal(), vault).models() == []
 
 
+def test_a_candidate_that_nobody_has_heard_is_not_in_the_second_copy(tmp_path):
+    """[durability-1.5] What is desired begins it anew; each copy costs two syncs."""
+    journal = Remembering(MemoryJournal(), FileVault(tmp_path))
+    journal.save("m", HOME)
+    before = (tmp_path / "control").stat()
+    for phase in (Phase.FETCHING, Phase.VERIFYING, Phase.PREFLIGHT, Phase.SHADOW):
+        journal.save("m", replace(HOME, phase=phase, candidate=V2, restarts=1))
+        assert journal.load("m").phase is phase
+    after = (tmp_path / "control").stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert Remembering(MemoryJournal(), FileVault(tmp_path)).load("m") == HOME
+    for rollout in (
+        replace(HOME, phase=Phase.CANARY, candidate=V2),
+        replace(HOME, phase=Phase.PROBATION, active=V2, candidate=V2, restarts=2),
+        replace(HOME, quarantined=(V2.digest,), reason="it was bad"),
+    ):
+        journal.save("m", rollout)
+        assert Remembering(MemoryJournal(), FileVault(tmp_path)).load("m") == rollout
+
+
 def test_what_a_disk_has_changed_in_a_row_is_taken_from_the_second_copy(tmp_path):
     """[durability-1.9] SQLite's own check sees nothing of it."""
 
