@@ -100,8 +100,13 @@ def test_a_database_that_is_spoilt_in_life_ends_the_process_and_the_next_scores_
             path.write_bytes(b"\xee" * path.stat().st_size)
         (tmp_path / "next").write_text(f"forgotten {site.database}")
         (tmp_path / "next").rename(tmp_path / "what")
-        site.publish("plant/p1", b'{"ts": 1}')  # whatever is counted has to be written
-        assert site.process.wait(20) == EXIT_STATUS, site.log()[-3000:]
+
+        def has_ended():
+            site.publish("plant/p1", b'{"ts": 1}')  # whatever is counted has to be written
+            return site.process.poll() is not None
+
+        eventually(has_ended, 20, site.log()[-3000:])
+        assert site.process.wait() == EXIT_STATUS, site.log()[-3000:]
         (tmp_path / "what").unlink()
         assert "database damaged, ending" in site.log()
         site.start(ready=True)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from agent.adapters.mqtt.ledger import KEY_BYTES, pack, unpack
+from agent.adapters.mqtt.ledger import KEY_BYTES, key, pack, unpack
 from agent.adapters.mqtt.packets import Scan, scan
 from agent.adapters.mqtt.sorting import Sorter
 from agent.core.errors import RefusedError
@@ -241,6 +241,40 @@ def test_a_retained_message_is_taken_when_the_session_is_new_and_not_at_reconnec
     sorter.reconnected(kept=True)
     assert sort(sorter, publish(b"t", b"x", retain=True))[0] == []
     assert sorter.stale == 1
+
+
+def test_the_same_payload_on_another_topic_is_another_message():
+    assert key(b"\0\1", b"a", b"x") != key(b"\0\1", b"b", b"x")
+
+
+def test_what_is_too_long_is_counted_apart_from_what_came_with_it():
+    sorter, found = Sorter([("s", "t", 1)]), Scan()
+    raw = publish(b"t", b"x", mid=1) + publish(b"t", bytes(500), mid=2) + publish(b"t", b"y", mid=3)
+    for _ in range(2):  # what is behind one is for the next look
+        raw = raw[scan(raw, found, is_v5=True, packet_bytes_max=100)[0] :]
+    bursts, acks, _ = sorter.sort(found, 1.0)
+    assert [(b.payloads, b.oversize) for b in bursts] == [([b"x", b"y"], 0), ((), 1)]
+    assert acks == []
+    assert sorter.accept([b.token for b in bursts])[0] == [b"\0\1", b"\0\3", b"\0\2"]
+
+
+def test_what_comes_again_is_counted_and_known_once():
+    sorter = Sorter([("s", "t", 1)])
+    (burst,), _, _ = sort(sorter, publish(b"t", b"x", mid=1))
+    sorter.accept([burst.token])
+    sorter.reconnected(kept=True)
+    assert sort(sorter, publish(b"t", b"x", mid=1, dup=True))[:2] == ([], [b"\0\1"])
+    assert sorter.repeats == 1
+    (again,), _, _ = sort(sorter, publish(b"t", b"x", mid=1, dup=True))
+    assert again.payloads == [b"x"], "its id has been used since"
+
+
+def test_the_ids_of_a_burst_are_those_of_each_message_or_none():
+    sorter = Sorter([("s", "t", 1)])
+    (burst,), _, _ = sort(sorter, publish(b"t", b"x", mid=1), publish(b"t", b"y", mid=2))
+    assert len(burst.ids) == 2 * KEY_BYTES
+    (burst,), _, _ = sort(sorter, publish(b"t", b"x", mid=3), publish(b"t", b"y"))
+    assert burst.ids == b""
 
 
 def test_qos_0_needs_neither_token_nor_mark():

@@ -145,6 +145,29 @@ def test_a_publish_that_is_too_long_is_told_of_and_passed_over(cut, is_v5):
     assert (found.beyond, found.with_mid, skip, rest) == (1, 1, 0, b"")
 
 
+@pytest.mark.parametrize(
+    "raw",
+    [
+        packet(0x34, b"\0\x01t\0\x05" + bytes(50)),
+        packet(0x32, b"\0\x01t\0\0" + bytes(50)),
+        packet(0x32, b"\0\0\0\x05" + bytes(50)),
+        packet(0x32, b"\0\x64t\0\x05" + bytes(50)),
+    ],
+    ids=["QoS 2", "packet id 0", "no topic", "a topic longer than itself"],
+)
+def test_what_is_too_long_and_no_publish_of_ours_is_malformed(raw):
+    with pytest.raises(MalformedError, match="packet_bytes_max"):
+        scan(raw + bytes(100), Scan(), is_v5=True, packet_bytes_max=40)
+
+
+def test_what_was_found_is_forgotten_whole():
+    found = Scan()
+    raw = publish(b"t", b"x", mid=1, dup=True) + packet(0xD0, b"") + publish(b"t", bytes(100))
+    scan(raw, found, is_v5=False, packet_bytes_max=50)
+    found.clear()
+    assert found == Scan()
+
+
 def test_a_packet_of_just_the_size_that_is_allowed_is_taken():
     raw, found = publish(b"t", bytes(100)), Scan()
     assert scan(raw, found, is_v5=True, packet_bytes_max=len(raw) - 2) == (len(raw), 2)
