@@ -1,4 +1,5 @@
-"""Mistakes made on purpose, one at a time, in a copy of the tree: a unit test must catch each.
+"""Mistakes made on purpose, one at a time, in a copy of the tree: a test must catch each, within
+seconds; a unit test, but for what is made of files and threads.
 
     make mutants                     all of them; exit 1 if one survives
     python -m tests.mutants jobs     those of one file
@@ -281,6 +282,8 @@ MUTANTS: dict[str, tuple[list[str], list[Mutant]]] = {
             Mutant("seen.seconds = seen.now - began", "pass"),
             Mutant("seat.evidence.rss_bytes = await", "_ = await"),
             Mutant("return good\n\n    # ----", "return None\n\n    # ----"),
+            Mutant("wanted_windows(bars)[trial.phase]", "0"),
+            Mutant("self._overrides(seat.ref)", "{}"),
         ],
     ),
     "agent/runtime/guard.py": (
@@ -811,6 +814,226 @@ MUTANTS: dict[str, tuple[list[str], list[Mutant]]] = {
             Mutant("self._begin = packed.begin or self._begin", "pass"),
         ],
     ),
+    "agent/adapters/sqlite/blame.py": (
+        ["test_blame"],
+        [
+            Mutant("        if is_damage(error):\n            return True\n", ""),
+            Mutant("        if not is_unread(error):\n            return False\n", ""),
+            Mutant("if now - self._last > self._pause_s:", "if True:"),
+            Mutant("if now - self._last > self._pause_s:", "if self._first < 0.0:"),
+            Mutant("        self._last = now\n", ""),
+            Mutant("now - self._first >= self", "now - self._first > self"),
+            Mutant("    sqlite3.SQLITE_IOERR_CORRUPTFS,  # what it makes of EIO\n", ""),
+            Mutant("SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}", "SQLITE_CORRUPT}"),
+            Mutant("& 0xFF in _WEATHER", "in _WEATHER"),
+            Mutant("& 0xFF in _DAMAGE", "in _DAMAGE"),
+            Mutant("    sqlite3.SQLITE_READONLY,\n", ""),
+            Mutant('"sqlite_errorcode", sqlite3.SQLITE_ERROR)', '"sqlite_errorcode", 10)'),
+        ],
+    ),
+    "agent/adapters/sqlite/doubts.py": (
+        ["integration/test_disk_says_no"],
+        [
+            Mutant('.open("a", ', '.open("w", '),
+            Mutant('" ".join(why.split())', "why"),
+            Mutant("_file(path).unlink(missing_ok=True)", "pass"),
+        ],
+    ),
+    "agent/adapters/sqlite/opening.py": (
+        [
+            "integration/test_disk_says_no",
+            "integration/test_lost_store",
+            "integration/test_store_schema",
+        ],
+        [
+            Mutant('if found != "ok":', "if False:"),
+            Mutant("if not schema.settle(connection):", "if schema.settle(connection) is None:"),
+            Mutant("        check(connection)\n", ""),
+            Mutant('if "locked" in str(error):', "if False:"),
+            Mutant("    doubts.forget(path)  # first: they are", "    # they are"),
+            Mutant("if len(doubted) < doubts.DOUBTS_MAX:", "if True:"),
+            Mutant("if len(doubted) < doubts.DOUBTS_MAX:", "if False:"),
+            Mutant("        if doubts.noted(path):", "        if False:"),
+            Mutant('doubts.note(path, f"it could', 'str(f"it could'),
+            Mutant(
+                "        raise _blamed(error, path) from error\n    connection",
+                "        raise\n    connection",
+            ),
+            Mutant('decode(errors="replace")', "decode()"),
+            Mutant('f"{path.name}.bad"', 'f"{path.name}.old"'),
+            Mutant("    if _is_damage(error, path):", "    if True:"),
+        ],
+    ),
+    "agent/adapters/sqlite/database.py": (
+        [
+            "integration/test_group_commit",
+            "contract/test_journal",
+            "integration/test_disk_says_no",
+        ],
+        [
+            Mutant("orders += self._orders", "orders = [*self._orders, *orders]"),
+            Mutant("if orders:  # the disk said no", "if False:"),
+            Mutant("due = time.monotonic() + self._gather_s", "due = 0.0"),
+            Mutant("all(order.future is None for order in self._orders)", "True"),
+            Mutant(
+                "            return self._squeeze(orders)\n",
+                "            return self._not_done(orders, error)\n",
+            ),
+            Mutant(
+                "            order.future.set_exception(error)\n        return []",
+                "        return []",
+            ),
+            Mutant("is_ours=order.future is None)", "is_ours=True)"),
+            Mutant("is_ours=order.future is None)", "is_ours=False)"),
+            Mutant("return [order for order in orders if order.future is None]", "return []"),
+            Mutant("[order for order in orders if order.future is None]", "orders"),
+            Mutant('execute("ROLLBACK")', 'execute("COMMIT")'),
+            Mutant("self._closing = True  # nobody", "pass  # nobody"),
+            Mutant('doubts.note(self.path, f"found', 'str(f"found'),
+            Mutant("if is_damage or not blame.is_weather(error):", "if is_damage:"),
+            Mutant("if is_damage or not blame.is_weather(error):", "if is_damage and is_ours:"),
+            Mutant("self._trouble.errors + 1", "1"),
+            Mutant("is_over = time.monotonic() > self._troubled_until", "is_over = False"),
+            Mutant("is_over = time.monotonic() > self._troubled_until", "is_over = True"),
+            Mutant("            doubts.forget(self.path)", "            pass"),
+            Mutant("if time.monotonic() > self._believed_at:", "if True:"),
+            Mutant(
+                "            self._connection.close()\n            raise error",
+                "            raise error",
+            ),
+            Mutant("        elif not is_ours and not is_damage:\n            return\n", ""),
+        ],
+    ),
+    "agent/adapters/sqlite/outbox.py": (
+        ["contract/test_outbox", "contract/test_outbox_seals"],
+        [
+            Mutant("if self._telling.has_some:", "if False:"),
+            Mutant("                    self._pinned = frozenset(i for i, _ in found)\n", ""),
+            Mutant("bool(found or spoilt)", "False"),
+            Mutant("            self._condemn(spoilt)\n", ""),
+            Mutant("        self._leave(ids)\n        self._database", "        self._database"),
+            Mutant("            self._leaving.update(ids)\n", ""),
+            Mutant("self._settled, self._pinned | self._leaving)", "self._settled, ())"),
+            Mutant(
+                "        self._tails.drop(row.id for row in gone)",
+                "        tuple(row.id for row in gone)",
+            ),
+            Mutant(
+                "                self._settled = ids[-1] & ((1 << PRIORITY_BITS) - 1)",
+                "                pass",
+            ),
+            Mutant("                    self._records += 1\n", ""),
+            Mutant("self._bytes += statements.weight(record)", "pass"),
+            Mutant(
+                "        self._is_evicting = False\n        self._lost(lost)",
+                "        self._lost(lost)",
+            ),
+            Mutant("self._given_up += lost.rows", "pass"),
+            Mutant("self._telling.grow(lost.gaps)", "pass"),
+            Mutant("self._dead_letters += len(lost.gone)", "pass"),
+            Mutant("self._records -= gone[0]", "pass"),
+            Mutant("self._bytes -= gone[1]", "pass"),
+            Mutant("self._newest += len(ids)", "pass"),
+            Mutant("        self._doorbell.quiet()", "        pass"),
+            Mutant("if self._ageing.is_due():", "if False:"),
+            Mutant("self._telling.leave(some)", "pass"),
+            Mutant("        self._leave([record_id])\n", ""),
+            Mutant("        database.watch(self._doorbell.ring)\n", ""),
+            Mutant("self._bytes > self._room and", "False and"),
+            Mutant("            self._records -= len(lost.gone)\n", ""),
+        ],
+    ),
+    "agent/adapters/mqtt/packets.py": (
+        ["test_packets", "test_mqtt_sorting"],
+        [
+            Mutant("if size > packet_bytes_max:", "if size >= packet_bytes_max:"),
+            Mutant("if stop > end:", "if stop >= end:"),
+            Mutant(
+                "                if head & 0xF0 == CONNACK:\n                    return pos, 2\n",
+                "",
+            ),
+            Mutant("at > stop or after_topic == start", "after_topic == start"),
+            Mutant("or after_topic == start or head & 0x04", "or head & 0x04"),
+            Mutant("start or head & 0x04 or mid", "start or mid"),
+            Mutant(' or mid == b"\\0\\0":', ":"),
+            Mutant("if head & 0x09:", "if head & 0x08:"),
+            Mutant("if head & 0x09:", "if head & 0x01:"),
+            Mutant("                    at += skip\n", "                    at += skip + 1\n"),
+            Mutant("into.with_mid += with_mid\n", "into.with_mid = with_mid\n"),
+            Mutant("into.skip = max(0, stop - end)", "into.skip = stop - end"),
+            Mutant("into.beyond += 1", "pass"),
+            Mutant("    if end < at:\n        return pos, at - pos\n", ""),
+            Mutant("if head & 0xF0 != PUBLISH or head & 0x04", "if head & 0x04"),
+            Mutant("or head & 0x04 or lies", "or lies"),
+            Mutant(' or data[after_topic:at] == b"\\0\\0":', ":"),
+            Mutant("(byte & 127) << shift", "byte << shift"),
+            Mutant("in (0, 7, 14, 21):", "in (0, 7, 14, 21, 28):"),
+            Mutant("            column.clear()", "            pass"),
+            Mutant("raise _no_publish(data[pos]) from None", "return pos, 2"),
+            Mutant("into.with_mid += bool(mid)", "pass"),
+            Mutant("(end >= start == after_topic)", "False"),
+            Mutant("lies = at > stop or ", "lies = "),
+        ],
+    ),
+    "agent/adapters/mqtt/ledger.py": (
+        ["test_mqtt_sorting"],
+        [
+            Mutant("self._former.pop(mid, None)", "self._former.get(mid)"),
+            Mutant("if known and known[0] == its_key", "if known"),
+            Mutant("            self._replay.clear()  # the", "            pass  # the"),
+            Mutant("self._former.keys() & set(mids)", "()"),
+            Mutant("while self._tokens and self._tokens[0].confirmed:", "while self._tokens:"),
+            Mutant("            token.mids.clear()", "            pass"),
+            Mutant("            token.shared.clear()", "            pass"),
+            Mutant("                self._expect(token.keys, token)", "                pass"),
+            Mutant("                token.confirmed = True", "                pass"),
+            Mutant("        self._expect(keys, _EARLIER)\n", "        pass\n"),
+            Mutant("self._known() if token.confirmed]", "self._known() if False]"),
+            Mutant("or len(keys) % KEY_BYTES", ""),
+            Mutant("or len(mark) < at + filter_bytes", ""),
+            Mutant("if version != _VERSION or", "if"),
+            Mutant('blake2b(topic + b"\\0" + payload', "blake2b(payload"),
+            Mutant("        self._tokens = still_open", "        pass"),
+        ],
+    ),
+    "agent/adapters/mqtt/sorting.py": (
+        ["test_mqtt_sorting"],
+        [
+            Mutant("(found.odd or found.beyond or replays)", "(found.odd or replays)"),
+            Mutant("(found.odd or found.beyond or replays)", "(found.beyond or replays)"),
+            Mutant("(found.odd or found.beyond or replays)", "(found.odd or found.beyond)"),
+            Mutant("and len(kind := kinds.pop()) == 1", "and len(kind := kinds.pop()) > 0"),
+            Mutant("if head & RETAIN and self._session_kept:", "if head & RETAIN:"),
+            Mutant("if head & RETAIN and self._session_kept:", "if False:"),
+            Mutant("self.strays += 1", "pass"),
+            Mutant("(head & DUP or any(", "(any("),
+            Mutant("(head & DUP or any(", "(head & DUP and any("),
+            Mutant("if not wanted and all(owner.accepted for owner in owners):", "if not wanted:"),
+            Mutant("                settled += owners\n", ""),
+            Mutant("elif len(wanted) + len(owners) > 1:", "elif len(wanted) > 1:"),
+            Mutant("owners[0].mids.append(mid)", "pass"),
+            Mutant("                token.shared.add(mid)", "                pass"),
+            Mutant("self.repeats += 1", "pass"),
+            Mutant("                self._ledgers[stream].add(token)\n", ""),
+            Mutant("ledger.used(mids)", "pass"),
+            Mutant("keys if all(mids) else b", "keys or b"),
+            Mutant("token.mids.remove(mid)", "pass"),
+            Mutant("            ledger.add(token)\n", ""),
+            Mutant("or token.accepted:", "or False:"),
+            Mutant("            if not token.shared:\n", "            if True:\n"),
+            Mutant(
+                "                if all(owner.accepted for owner in owners):\n",
+                "                if True:\n",
+            ),
+            Mutant("owner.shared.discard(mid)", "pass"),
+            Mutant("        self._session_kept = kept\n", ""),
+            Mutant(
+                'return "" if topic_filter in self.subscriptions else topic_filter', 'return ""'
+            ),
+            Mutant("if len(self._routes) > TOPICS_MAX:", "if False:"),
+            Mutant("place = stream, payload is BEYOND", "place = stream, False"),
+        ],
+    ),
 }
 
 
@@ -844,8 +1067,13 @@ def _judge(tree: Path, tests: list[str]) -> None:
     options = ["-q", "-x", "--tb=line", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:cov"]
     options += ["-W", "ignore", "-o", f"timeout={TEST_S_MAX}"]
     with Path(tree, "told.txt").open("w", encoding="utf-8") as told, redirect_stdout(told):
-        code = pytest.main([*options, *(f"tests/unit/{test}.py" for test in tests)])
+        code = pytest.main([*options, *map(_path, tests)])
     sys.exit(GREEN if code == pytest.ExitCode.OK else RED)
+
+
+def _path(test: str) -> str:
+    """A name alone is that of a unit test."""
+    return f"tests/{test}.py" if "/" in test else f"tests/unit/{test}.py"
 
 
 def mistaken(name: str, source: str, mutant: Mutant) -> str:

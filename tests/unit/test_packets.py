@@ -157,7 +157,7 @@ def test_a_publish_that_is_too_long_is_told_of_and_passed_over(cut, is_v5):
 )
 def test_what_is_too_long_and_no_publish_of_ours_is_malformed(raw):
     with pytest.raises(MalformedError, match="packet_bytes_max"):
-        scan(raw + bytes(100), Scan(), is_v5=True, packet_bytes_max=40)
+        scan(raw + b"\1" * 100, Scan(), is_v5=True, packet_bytes_max=40)
 
 
 def test_what_was_found_is_forgotten_whole():
