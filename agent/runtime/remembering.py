@@ -3,7 +3,8 @@ neither the active versions nor what was desired: scoring goes on without a netw
 
 The journal is written first, then the copy: at worst the copy is one step behind, and a step that
 is entered again does no harm.  It has nothing of a candidate that nobody has heard yet: what is
-desired begins it anew.  A copy that cannot be written is no reason to stop.
+desired begins it anew, and lists of packages come and go with the next copy, for they are there
+before a version is heard.  A copy that cannot be written is no reason to stop.
 """
 
 import base64
@@ -22,6 +23,7 @@ from agent.ports import Journal, Vault
 
 COPY = "control"
 COPIED = ("desired", "stream:", "package:")  # of the documents: what a start needs; by prefix
+CAN_WAIT = "package:"  # for the next copy
 
 _decode = msgspec.json.Decoder(Rollout)
 logger = structlog.get_logger(__name__)
@@ -91,7 +93,8 @@ class Remembering:
         with self._lock:
             if name.startswith(COPIED) and self._documents.get(name) != body:
                 self._documents[name] = body
-                self._copy()
+                if not name.startswith(CAN_WAIT):
+                    self._copy()
 
     def document_names(self) -> Sequence[str]:
         """As the port says."""
@@ -102,7 +105,7 @@ class Remembering:
         self._journal.drop_documents(names)
         with self._lock:
             gone = [name for name in names if self._documents.pop(name, None) is not None]
-            if gone:
+            if any(not name.startswith(CAN_WAIT) for name in gone):
                 self._copy()
 
     def _copy(self) -> None:

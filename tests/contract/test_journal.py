@@ -118,9 +118,12 @@ def test_a_candidate_that_nobody_has_heard_is_not_in_the_second_copy(tmp_path):
     journal = Remembering(MemoryJournal(), FileVault(tmp_path))
     journal.save("m", HOME)
     before = (tmp_path / "control").stat()
+    journal.save_document("package:m:2", b"[2]")
     for phase in (Phase.FETCHING, Phase.VERIFYING, Phase.PREFLIGHT, Phase.SHADOW):
         journal.save("m", replace(HOME, phase=phase, candidate=V2, restarts=1))
         assert journal.load("m").phase is phase
+    journal.save_document("package:m:3", b"[3]")
+    journal.drop_documents(["package:m:3"])
     after = (tmp_path / "control").stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     assert Remembering(MemoryJournal(), FileVault(tmp_path)).load("m") == HOME
@@ -130,7 +133,9 @@ def test_a_candidate_that_nobody_has_heard_is_not_in_the_second_copy(tmp_path):
         replace(HOME, quarantined=(V2.digest,), reason="it was bad"),
     ):
         journal.save("m", rollout)
-        assert Remembering(MemoryJournal(), FileVault(tmp_path)).load("m") == rollout
+        copy = Remembering(MemoryJournal(), FileVault(tmp_path))
+        assert copy.load("m") == rollout
+        assert copy.document_names() == ["package:m:2"]
 
 
 def test_what_a_disk_has_changed_in_a_row_is_taken_from_the_second_copy(tmp_path):
@@ -141,9 +146,9 @@ def test_what_a_disk_has_changed_in_a_row_is_taken_from_the_second_copy(tmp_path
         return database, Remembering(SqliteJournal(database), FileVault(tmp_path / "vault"))
 
     database, journal = opened()
+    journal.save_document("package:m:1", b"[1]")
     journal.save("m", HOME)
     journal.save_document("desired", b"{}")
-    journal.save_document("package:m:1", b"[1]")
     journal.save_document("receipts:m", b"[2]")
     database.close()
     with closing(sqlite3.connect(tmp_path / "agent.db")) as connection, connection:

@@ -52,9 +52,9 @@ def record(n):
 
 def made(folder):
     with closing(Opened(folder)) as one:
-        one.journal.save("m", HOME)
         for name, body in KEPT.items():
             one.journal.save_document(name, body)
+        one.journal.save("m", HOME)
         account = Account(readings=RECORDS, scored=RECORDS).encode(Shares())
         one.box.add(Entry(list(map(record, range(RECORDS))), {("s", "m"): account}, {"s": b"mark"}))
         one.database.call(lambda _: None)
