@@ -68,6 +68,13 @@ class Topics:
         """What every device of `group` should run; retained."""
         return f"{self.root}/group/{group}/desired"
 
+    def is_order(self, topic: str) -> bool:
+        """Whether somebody takes orders at `topic`, so that no answer may go there."""
+        if not topic.startswith(f"{self.root}/"):
+            return False
+        first, second, *_ = [*topic.removeprefix(f"{self.root}/").split("/"), ""]
+        return first in {"group", "repo"} or second in {"desired", "command"}
+
 
 def device_of(topic: str, root: str) -> str:
     """The device in `root`/DEVICE/… ; empty if the topic is not of that form."""

@@ -68,7 +68,9 @@ class Commands:
             code = error.code if isinstance(error, RefusedError) else 503
             logger.warning("command refused", command=name, why=str(error))
             body = answer(ident, code=code, why=str(error))
-        topic = message.response_topic or (self._topics.answer(ident) if ident else None)
+        topic = message.response_topic
+        if topic is None or self._topics.is_order(topic):
+            topic = self._topics.answer(ident) if ident else None
         if topic is not None:
             try:
                 await self._link.publish(topic, body, correlation=message.correlation)

@@ -51,6 +51,22 @@ def test_an_answer_goes_where_it_is_asked_for_with_its_correlation(plant):
     live(main, plant)
 
 
+@pytest.mark.parametrize(
+    "where", ["d/desired", "e/desired", "e/command/ping", "group/g/desired", "repo/get/d"]
+)
+def test_no_answer_goes_where_orders_are_taken(plant, where):
+    """[control-3.1]"""
+
+    async def main(plant):
+        body = {"id": "a", "expires": 4e9}
+        await plant.send("ping", body, response_topic=f"edge/{where}")
+        topics = [topic for topic, _ in plant.link.published]
+        assert "edge/d/answer/a" in topics
+        assert f"edge/{where}" not in topics
+
+    live(main, plant)
+
+
 def test_a_retained_command_is_ignored(plant):
     async def main(plant):
         assert await plant.send("ping", {"id": "a", "expires": 4e9}, retain=True) == {}

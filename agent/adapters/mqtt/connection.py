@@ -16,7 +16,6 @@ from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
-from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from agent.adapters.mqtt.guarded import Guarded
 from agent.adapters.mqtt.options import CONNACK_S_MAX, Options
@@ -226,7 +225,8 @@ class Connection:
         if not self._subscriptions:
             self._stands()
         elif self._options.is_v5:
-            self.client.subscribe([(t, SubscribeOptions(qos=1)) for t in self._subscriptions])
+            asked = self._options.subscription()
+            self.client.subscribe([(t, asked) for t in self._subscriptions])
         else:
             self.client.subscribe([(t, 1) for t in self._subscriptions])
 

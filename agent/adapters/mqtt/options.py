@@ -19,6 +19,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from agent.adapters.mqtt.redial import Redial
 from agent.config import Mqtt
@@ -85,7 +86,7 @@ class Options:
         self._will = will
         self._takes_any = takes_any and not self._is_ws
         self._login = login
-        self._retains = retains
+        self.retains = retains
         self._stamps = self._stamped()
         if self._user and not self._is_tls and self.host not in _LOOPBACK:
             log.warning("password_in_clear", broker=self.where, advice="use mqtts:// or wss://")
@@ -121,7 +122,7 @@ class Options:
             made.ws_set_options(path=self._path)
         if self._will:
             topic, payload = self._will
-            made.will_set(topic, payload, qos=1, retain=self._retains)
+            made.will_set(topic, payload, qos=1, retain=self.retains)
         return made
 
     def connect(self, client: Client) -> None:
@@ -197,6 +198,10 @@ class Options:
         wishes.TopicAliasMaximum = 0
         return wishes
 
+    def subscription(self) -> SubscribeOptions:
+        """How orders are asked for (MQTT 5): what is retained says so to who hears it live, too."""
+        return SubscribeOptions(qos=1, retainAsPublished=self.retains)
+
     def _password(self) -> str | None:
         if self._login is not None:
             return self._login.password()
@@ -207,7 +212,8 @@ class Options:
             with Path(name).open("rb") as file:
                 return file.read(SECRET_BYTES_MAX).decode("utf-8").rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
-            raise UnavailableError(f"cannot read mqtt.password_file {name}: {error}") from error
+            why = getattr(error, "strerror", None) or "it is no UTF-8"
+            raise UnavailableError(f"cannot read mqtt.password_file {name}: {why}") from error
 
     def _context(self) -> ssl.SSLContext:
         ask = self._settings
@@ -218,8 +224,10 @@ class Options:
             if ask.cert_file:
                 context.load_cert_chain(ask.cert_file, ask.key_file)
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-            names = ", ".join(name for name in (ask.ca_file, ask.cert_file, ask.key_file) if name)
-            raise UnavailableError(f"cannot use the certificates {names}: {error}") from error
+            keys = ("ca_file", "cert_file", "key_file")
+            given = [f"mqtt.{key} {name}" for key in keys if (name := getattr(ask, key))]
+            why = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+            raise UnavailableError(f"cannot use {', '.join(given)}: {why}") from error
         return context
 
     def _why(self, error: Exception) -> str:
