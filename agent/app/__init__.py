@@ -59,7 +59,7 @@ async def _quiet(body: Body) -> None:
 
 
 def main(config: Config) -> int:
-    """Run until SIGTERM or SIGINT; the exit status of the process."""
+    """Run until SIGTERM, SIGINT or SIGHUP; the exit status of the process."""
     try:
         end_with_any_thread()
         return asyncio.run(_until_told(config))
@@ -71,11 +71,14 @@ def main(config: Config) -> int:
 async def _until_told(config: Config) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for name in (signal.SIGTERM, signal.SIGINT):
+    for name in ("SIGTERM", "SIGINT", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is None or signal.getsignal(number) is signal.SIG_IGN:  # nohup
+            continue
         try:
-            loop.add_signal_handler(name, stop.set)
+            loop.add_signal_handler(number, stop.set)
         except NotImplementedError:  # Windows
-            signal.signal(name, lambda *_: loop.call_soon_threadsafe(stop.set))
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
     await run(config, stop)
     return 0
 

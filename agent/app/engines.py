@@ -37,4 +37,11 @@ def _outfit(config: Config) -> tuple[Outfit, tuple[str, ...]]:
     if section.extensions and (library := extensions()):
         outfit = replace(outfit, libraries=(*outfit.libraries, library))
         domains = (*domains, *EXTENSION_DOMAINS)
-    return outfit, domains
+    libraries = tuple(map(_from_the_root, outfit.libraries))
+    plugins = {name: _from_the_root(path) for name, path in outfit.plugins.items()}
+    return replace(outfit, libraries=libraries, plugins=plugins), domains
+
+
+def _from_the_root(path: str) -> str:
+    """Workers stand elsewhere; a bare name the system finds stays what it is."""
+    return str(Path(path).absolute()) if Path(path).exists() else path
