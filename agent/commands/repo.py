@@ -34,7 +34,7 @@ from agent.commands.saying import AsJson, Broker, Root, ending, screen, usage
 from agent.config import ENV_PREFIX
 from agent.core.errors import RefusedError
 from agent.core.packages import describe
-from agent.repository import authoring, dial, publishing
+from agent.repository import authoring, dial, publishing, samples
 from agent.repository.layout import Repository
 from agent.repository.serving import ChunkServer
 from agent.repository.web import WebServer
@@ -106,6 +106,7 @@ def add(
                 },
                 again=again,
                 build=authoring.build,
+                look=samples.look,
             )
         label = f"{added.package.ref.name}:{added.package.version}"
         if as_json:

@@ -75,11 +75,13 @@ def add(
     demands: Mapping[str, Any] | None = None,
     again: bool = False,
     build: Callable[[Path], object] | None = None,
+    look: Callable[[Path], object] = lambda _: None,
 ) -> Added:
     """Register the package in `folder` as the next release of its model.
 
-    Where golden samples are missing, `build` is called first.  The same bytes as the newest release
-    are no new release, unless `again`: that is how old bytes are rolled forward under a new number.
+    Where golden samples are missing, `build` is called first; `look` may find fault with those that
+    are there.  The same bytes as the newest release are no new release, unless `again`: that is how
+    old bytes are rolled forward under a new number.
     `demands` is signed with what the package itself requires; see `requirements`.
 
     Raises:
@@ -94,6 +96,7 @@ def add(
             raise RefusedError(f"{folder} has no {golden}; run `edge-agent model build {folder}`")
         build(folder)
         contents = read_folder(folder)
+    look(folder / contents.manifest.golden.file)
     wanted = {**contents.manifest.tags, **(tags or {})}
     check_tags(wanted)
     with repo.writing():

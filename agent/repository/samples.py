@@ -77,16 +77,21 @@ def recorded(
     return tensors(manifest, inputs, np.stack([table[s : s + length] for s in starts]))
 
 
+def look(path: Path) -> dict[str, Array]:
+    """The arrays of a golden file.  Raises UnfitError: it is none."""
+    try:
+        return golden.read(path)
+    except RefusalError as refusal:
+        raise UnfitError(refusal.why) from refusal
+
+
 def given(inputs: Sequence[Tensor], path: Path) -> dict[str, Array]:
     """Input tensors out of an `.npz`, under `in:<input>` or `<input>`.
 
     Raises:
         UnfitError: it is no such file, or has not every input in the right shape and type.
     """
-    try:
-        arrays = golden.read(path)
-    except RefusalError as refusal:
-        raise UnfitError(refusal.why) from refusal
+    arrays = look(path)
     feed = {}
     for tensor in inputs:
         array = arrays.get(f"in:{tensor.name}", arrays.get(tensor.name))

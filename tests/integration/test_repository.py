@@ -150,6 +150,10 @@ def test_a_bad_package_changes_nothing(cli, repo, tmp_path):
     (folder / "model.onnx").write_bytes(b"junk")
     assert "model.onnx" in cli("add", "a", code=1)
     assert "model.toml" in cli("add", tmp_path, code=1)
+    golden = zoo.mlp(tmp_path / "g", name="pump") / "golden.npz"
+    for body in (b"", b"junk"):
+        golden.write_bytes(body)
+        assert "golden.npz" in cli("add", "g", code=1)
     zoo.mlp(tmp_path / "b", name="pump")
     assert "no tag" in cli("add", "b", "--tag", "nonsense", code=2)
     assert (repo.metadata_files(), blobs(repo)) == before
