@@ -21,7 +21,7 @@ SENT = CALLS + 20
 TRIAL = {"probation": {"windows": 20_000, "latency_ratio": 100.0}}
 
 
-@pytest.mark.parametrize("kinds", ["after", "before"])
+@pytest.mark.parametrize("kinds", ["after", pytest.param("before", marks=pytest.mark.soak)])
 def test_a_rollback_that_is_killed_again_and_again(broker, tmp_path, kinds):
     """[rollout-6.4]"""
     points = [f"{SCORES} in rolling-back of {BAD} #{n} {kinds}" for n in (5, 10, 15, 20)]

@@ -60,7 +60,7 @@ def told(site, kind, part):
     )
 
 
-@pytest.mark.parametrize("what", ["writes", "syncs"])
+@pytest.mark.parametrize("what", ["writes", pytest.param("syncs", marks=pytest.mark.soak)])
 def test_a_disk_that_takes_nothing_for_a_while_costs_time_alone(broker, tmp_path, what):
     """[durability-7.1]"""
     with Refusing(broker, tmp_path) as site:
