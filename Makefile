@@ -37,7 +37,7 @@ demo: $(DEMO)  ## the story, live: v1 scores, v2 swaps in, v3 is bad (ONCE=1: un
 
 test: $(DEV)  ## the whole fast suite (ARGS="-k swap": a part of it; JOBS=0: in one process)
 	@scripts/find-mosquitto
-	@$(RUN) -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	@$(RUN) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(DEV)  ## ruff: rules and format
 	@$(RUN) -m ruff check .

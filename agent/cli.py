@@ -4,8 +4,10 @@ Each command imports what it needs and nothing more, so that `health` answers at
 starts scoring before anything for people is loaded (structlog takes rich along where it finds it).
 """
 
+import contextlib
 import gc
 import io
+import os
 import sys
 
 INTERRUPTED = 130
@@ -35,6 +37,11 @@ def _main(arguments: list[str]) -> None:
     from agent.commands.menu import app
 
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # else it is tried when nobody can say a sentence any more
     except OSError as error:  # a full disk, a folder of somebody else's: it names which
-        sys.exit(f"edge-agent: {error}")
+        with contextlib.suppress(OSError):  # what cannot be said is not tried again at the end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1 if isinstance(error, BrokenPipeError) else f"edge-agent: {error}")
