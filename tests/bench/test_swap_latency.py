@@ -17,9 +17,7 @@ from tests.world.waiting import eventually
 ROUNDS = 5
 RATE = 2000  # readings a second
 BEFORE_S = 3
-SETTLE_S = (
-    5  # after what was written for the last one: the disk behind this machine has a cache, too
-)
+SETTLE_S = 5  # after what was written last: the disk behind this machine has a cache, too
 
 
 @pytest.mark.parametrize("size_mb", [100, 400])

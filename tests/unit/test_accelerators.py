@@ -7,6 +7,8 @@ import pytest
 
 from agent.adapters.catalogue import catalogue, extensions
 from agent.adapters.processes.choosing import DOCUMENT, Chooser, resolved
+from agent.app import engines
+from agent.config import Config
 from agent.core.acceleration import Accelerators
 from agent.core.accelerators import CPU, PROVIDERS, Placement, Trial, ranked
 from agent.core.errors import MisfitError, UnavailableError, UnfitError
@@ -275,3 +277,14 @@ def test_an_error_is_told_by_its_class_where_its_words_are_new():
     kind = type("DeviceReset", (Exception,), {})
     assert is_device(kind("whatever"), "directml")
     assert re.match("CPU", compiled_in()[-1])
+
+
+def test_libraries_named_from_where_the_agent_stands_are_its_workers_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.so").touch()
+    section = {"libraries": ["mine.so", "/its/own.so", "bare.so"], "plugins": {"qnn": "mine.so"}}
+    config = Config.model_validate({"device": {"id": "d"}, "accelerators": section})
+    outfit, _ = engines._outfit(config)
+    mine = str(tmp_path / "mine.so")
+    assert [*outfit.libraries] == [mine, "/its/own.so", "bare.so"]
+    assert outfit.plugins == {"qnn": mine}
