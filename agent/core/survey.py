@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from agent.core.blocks import Block, Column
 from agent.core.formats.peeking import MEMBERS_MAX, Peeker, Reading
+from agent.core.quantiles import medians, quantile
 from agent.core.streams import StreamSpec
 
 SPAN_S = 3600.0  # what the sample is of, once it is full
@@ -52,7 +53,7 @@ class FieldSeen:
 
     def quantile(self, share: float) -> float:
         """NaN where there was no number."""
-        return float(np.quantile(self.values, share)) if len(self.values) else float("nan")
+        return quantile(self.values, share)
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,5 +291,5 @@ class _Pace:
         known = self._counts > 0
         if not known.any():
             return 0, None
-        each = np.nanmedian(self._intervals[known], axis=1)
-        return len(each), float(1.0 / np.median(each))
+        each = medians(self._intervals[known])
+        return len(each), 1.0 / float(medians(each[np.newaxis])[0])
