@@ -3,7 +3,6 @@
 import asyncio
 import os
 import re
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO
@@ -18,9 +17,6 @@ from agent.ports import Partial
 METADATA_FILES_MAX = 128
 METADATA_BYTES_MAX = 8 * 2**20
 PIECE_BYTES = 2**20  # to hand a piece to a thread and back costs more than to copy 128 KiB
-# After each piece, in the time that it took.  Nothing else holds up a copy from here to there: it
-# would have one processor and the disk for itself while a stream is being scored beside it.
-REST = 3.0
 _FILE = re.compile(FILE_PATTERN)
 
 
@@ -73,13 +69,11 @@ class FolderFetcher:
                 for hole, end in into.holes():
                     at = reader.seek(hole)
                     while at < end:
-                        began = time.monotonic()
                         size = await asyncio.to_thread(_copy, reader, into, at, end)
                         if not size:
                             raise UnavailableError(f"{file.path} was cut short while it was read")
                         at += size
                         progress(size)
-                        await asyncio.sleep(REST * (time.monotonic() - began))
         except FileNotFoundError as error:
             raise UnavailableError(
                 f"the repository in {self._folder} lacks {file.path} ({file.sha256[:19]}…)"

@@ -6,6 +6,7 @@ Each can be cut off at any instant and done again.
 from pathlib import Path
 
 from agent.adapters.files.durable import copy_atomic, open_regular, sha256_of, sync_file
+from agent.adapters.files.leisure import AT_ONCE, Pace
 from agent.adapters.files.partial import FilePartial
 from agent.core.errors import DamagedError, UnavailableError
 from agent.core.packages import CHUNK_BYTES, FileEntry, Package
@@ -19,7 +20,7 @@ def take_up(begun: Path, file: FileEntry) -> None:
         gathered.replace(begun / file.hex)
 
 
-def verify(package: Package, file: FileEntry, path: Path) -> None:
+def verify(package: Package, file: FileEntry, path: Path, pace: Pace) -> None:
     """What lies at `path` is `file`, whole.
 
     Raises:
@@ -28,7 +29,7 @@ def verify(package: Package, file: FileEntry, path: Path) -> None:
     """
     if not path.exists():
         raise UnavailableError(f"{file.path} of {package.ref} has not been fetched yet")
-    if path.stat().st_size == file.size and sha256_of(path) == file.sha256:
+    if path.stat().st_size == file.size and sha256_of(path, pace) == file.sha256:
         return
     partial = FilePartial(path, file.size)
     partial.close()
@@ -57,5 +58,5 @@ def pour(source: Path, partial: FilePartial) -> None:
         for hole, end in partial.holes():
             at = reader.seek(hole)
             while at < end and (chunk := reader.read(min(CHUNK_BYTES, end - at))):
-                partial.write(at, chunk)
+                partial.write(at, chunk, AT_ONCE)
                 at += len(chunk)

@@ -12,10 +12,12 @@ import os
 import secrets
 import shutil
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from agent.adapters.files.leisure import AT_ONCE, STEP_BYTES, Pace
 from agent.core.errors import UnavailableError
 from agent.core.names import Digest
 
@@ -128,10 +130,16 @@ def reserve(fd: int, size: int, folder: Path) -> None:
     os.ftruncate(fd, size)
 
 
-def sha256_of(path: Path) -> Digest:
+def sha256_of(path: Path, pace: Pace = AT_ONCE) -> Digest:
     """The digest of a regular file's bytes."""
+    digest = hashlib.sha256()
     with open_regular(path) as file:
-        return Digest(f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}")
+        began = time.monotonic()
+        while step := file.read(STEP_BYTES):
+            digest.update(step)
+            pace.rest(began)
+            began = time.monotonic()
+    return Digest(f"sha256:{digest.hexdigest()}")
 
 
 def remove_tree(path: Path) -> int:

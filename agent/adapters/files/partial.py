@@ -9,16 +9,18 @@ package is adopted.
 import hashlib
 import os
 import struct
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from agent.adapters.files.durable import CREATE, UPDATE, reserve, weather
+from agent.adapters.files.leisure import AT_LEISURE, STEP_BYTES, Pace
 from agent.core.chunks import Span, blocks_of, span_of, subtract
 from agent.core.packages import CHUNK_BYTES
 
 _DIGEST_BYTES = 16
 _RECORD = struct.Struct(f">I{_DIGEST_BYTES}s")
-_SYNC_BYTES = 4 * 2**20
+_SYNC_BYTES = 256 * 1024
 _sync = getattr(os, "fdatasync", os.fsync)
 
 
@@ -51,8 +53,9 @@ class FilePartial:
         """Byte ranges (start, end) still wanted, ascending; empty when all is there."""
         return tuple(self._holes)
 
-    def write(self, offset: int, chunk: bytes) -> None:
-        """Put `chunk` where it belongs.  Not durable yet; no need: see above.
+    def write(self, offset: int, chunk: bytes, pace: Pace = AT_LEISURE) -> None:
+        """Put `chunk` where it belongs.  Not durable yet; no need: see above.  Ends early where it
+        is closed meanwhile.
 
         Raises:
             UnavailableError: the disk said no.
@@ -62,26 +65,36 @@ class FilePartial:
         if offset < 0 or end > self.size:
             msg = f"bytes {offset} to {end} lie outside of {self.size}"
             raise ValueError(msg)
-        with weather(f"cannot write {self._path.name}"):
-            self._write_at(offset, chunk)
-            self._holes = subtract(self._holes, offset, end)
-            records, view = [], memoryview(chunk)
-            for index in blocks_of([(offset, end)], CHUNK_BYTES):
-                start, stop = span_of(index, self.size, CHUNK_BYTES)
-                if offset <= start and stop <= end:
-                    digest = _digest_of(view[start - offset : stop - offset])
-                elif not any(low < stop and start < high for low, high in self._holes):
-                    digest = self._digest(start, stop)
-                else:
-                    continue
-                records.append(_RECORD.pack(index, digest))
-            os.write(self._log, b"".join(records))
-            # Not to be safe, but a little at a time: one sync of 100 MB, when all is there, holds
-            # up every commit on the same disk until it ends.
-            self._unsynced += len(chunk)
-            if self._unsynced >= _SYNC_BYTES:
-                _sync(self._fd)
-                self._unsynced = 0
+        view = memoryview(chunk)
+        while view and self._fd >= 0:
+            began = time.monotonic()
+            size = min(len(view), STEP_BYTES - offset % STEP_BYTES)
+            with weather(f"cannot write {self._path.name}"):
+                self._put(offset, view[:size])
+            view, offset = view[size:], offset + size
+            pace.rest(began)
+
+    def _put(self, offset: int, view: memoryview) -> None:
+        end = offset + len(view)
+        self._write_at(offset, view)
+        self._holes = subtract(self._holes, offset, end)
+        records = []
+        for index in blocks_of([(offset, end)], CHUNK_BYTES):
+            start, stop = span_of(index, self.size, CHUNK_BYTES)
+            if offset <= start and stop <= end:
+                digest = _digest_of(view[start - offset : stop - offset])
+            elif not any(low < stop and start < high for low, high in self._holes):
+                digest = self._digest(start, stop)
+            else:
+                continue
+            records.append(_RECORD.pack(index, digest))
+        os.write(self._log, b"".join(records))
+        # Not to be safe, but a little at a time: whatever the disk has taken and not yet written
+        # holds up the next commit on it.
+        self._unsynced += len(view)
+        if self._unsynced >= _SYNC_BYTES:
+            _sync(self._fd)
+            self._unsynced = 0
 
     def close(self) -> None:
         """Idempotent."""
@@ -132,9 +145,8 @@ class FilePartial:
             start += len(part)
         return digest.digest()
 
-    def _write_at(self, offset: int, chunk: bytes) -> None:
+    def _write_at(self, offset: int, view: memoryview) -> None:
         os.lseek(self._fd, offset, os.SEEK_SET)
-        view = memoryview(chunk)
         while view:
             view = view[os.write(self._fd, view) :]
 

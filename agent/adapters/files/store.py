@@ -27,6 +27,7 @@ from agent.adapters.files.durable import (
     weather,
     write_atomic,
 )
+from agent.adapters.files.leisure import AT_LEISURE, AT_ONCE, Pace
 from agent.adapters.files.partial import FilePartial
 from agent.core.errors import MisfitError, RefusedError, UnavailableError
 from agent.core.manifest import MANIFEST, MANIFEST_BYTES_MAX
@@ -179,6 +180,9 @@ class FileStore:
             DamagedError: a digest is wrong (the bad file is dropped, so a new fetch starts clean).
             UnavailableError: a file is missing or incomplete, or the disk said no.
         """
+        return self._adopt(package, AT_LEISURE)
+
+    def _adopt(self, package: Package, pace: Pace) -> Path:
         _check(package)
         if (there := self.path_of(package.ref)) is not None:
             return there
@@ -186,7 +190,7 @@ class FileStore:
         with weather(f"cannot store {package.ref}"):
             for file in package.files:
                 take_up(begun, file)
-                verify(package, file, begun / file.hex)
+                verify(package, file, begun / file.hex, pace)
             whole = begun / "whole"
             make_folder(whole)
             for file in package.files:
@@ -231,7 +235,7 @@ class FileStore:
                     pour(folder / file.path, partial)
             finally:
                 partial.close()
-        self.adopt(package)
+        self._adopt(package, AT_ONCE)  # nothing is scored yet
         return package
 
     # ---- forgetting ----------------------------------------------------------------------------
