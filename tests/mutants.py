@@ -1026,6 +1026,8 @@ MUTANTS: dict[str, tuple[list[str], list[Mutant]]] = {
                 "                if True:\n",
             ),
             Mutant("owner.shared.discard(mid)", "pass"),
+            Mutant("for owner in owners if not owner.shared]", "for owner in owners]"),
+            Mutant("oversize=len(payloads))", "oversize=1)"),
             Mutant("        self._session_kept = kept\n", ""),
             Mutant(
                 'return "" if topic_filter in self.subscriptions else topic_filter', 'return ""'

@@ -6,6 +6,7 @@ from typing import Any
 
 from agent.core.accelerators import Placement
 from agent.core.health import Counts, ModelHealth, Version
+from agent.core.latency import Latency
 from agent.core.names import ModelRef
 from agent.core.rollout import Blame, Phase, Rollout
 from agent.runtime.models import Model
@@ -20,7 +21,7 @@ class Moment:
     counts: Counts = field(default_factory=Counts)
     next_seq: int = 0
     last_score: str = ""
-    latency_ms: Mapping[str, float] = field(default_factory=dict)
+    latency: Latency = field(default_factory=Latency)
     lost: bool = False
     waits_s: float = 0.0
 
@@ -51,7 +52,7 @@ def portrait(model: Model, seen: Moment, refusal: str, receipt: Mapping[str, Any
         counts=seen.counts,
         last_reject=dict(model.scoring.last_reject),
         next_seq=seen.next_seq,
-        latency_ms=seen.latency_ms,
+        latency_ms={"p50": seen.latency.quantile(0.5), "p99": seen.latency.quantile(0.99)},
         last_score=seen.last_score,
         waits_s=seen.waits_s,
         rss_bytes=works.room.rss_bytes(),

@@ -176,14 +176,12 @@ class Reporter:
         trouble = {n: s.trouble() for s, names in self._lane.sources.items() for n in names}
         models = {}
         for scoring in self._lane.scorings():
-            latency = scoring.recent.whole(now)
-            quantiles = {"p50": latency.quantile(0.5), "p99": latency.quantile(0.99)}
             account, seat = scoring.account, scoring.slot.seat
             models[scoring.model] = Moment(
                 account.counts(),
                 account.next_seq,
                 _iso(account.last_score),
-                quantiles,
+                scoring.recent.whole(now),
                 lost=seat is not None and seat.lost,
                 waits_s=scoring.waits_s(now),
             )

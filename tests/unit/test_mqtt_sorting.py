@@ -249,13 +249,14 @@ def test_the_same_payload_on_another_topic_is_another_message():
 
 def test_what_is_too_long_is_counted_apart_from_what_came_with_it():
     sorter, found = Sorter([("s", "t", 1)]), Scan()
-    raw = publish(b"t", b"x", mid=1) + publish(b"t", bytes(500), mid=2) + publish(b"t", b"y", mid=3)
-    for _ in range(2):  # what is behind one is for the next look
+    sent = ((1, b"x"), (2, bytes(500)), (3, b"y"), (4, bytes(500)))
+    raw = b"".join(publish(b"t", payload, mid=mid) for mid, payload in sent)
+    for _ in range(3):  # what is behind one is for the next look
         raw = raw[scan(raw, found, is_v5=True, packet_bytes_max=100)[0] :]
     bursts, acks, _ = sorter.sort(found, 1.0)
-    assert [(b.payloads, b.oversize) for b in bursts] == [([b"x", b"y"], 0), ((), 1)]
+    assert [(b.payloads, b.oversize) for b in bursts] == [([b"x", b"y"], 0), ((), 2)]
     assert acks == []
-    assert sorter.accept([b.token for b in bursts])[0] == [b"\0\1", b"\0\3", b"\0\2"]
+    assert sorter.accept([b.token for b in bursts])[0] == [b"\0\1", b"\0\3", b"\0\2", b"\0\4"]
 
 
 def test_what_comes_again_is_counted_and_known_once():
@@ -290,6 +291,14 @@ def test_a_message_for_two_streams_is_acknowledged_once_when_both_have_it():
     mids, done = sorter.accept([bursts[0].token])
     assert mids == [b"\0\x05"]
     assert len(done) == 2
+
+
+def test_a_burst_is_settled_once_all_that_it_shares_is():
+    sorter = Sorter([("all", "a/#", 1), ("b", "a/b", 1), ("c", "a/c", 1)])
+    bursts, _, _ = sort(sorter, publish(b"a/b", b"x", mid=5), publish(b"a/c", b"y", mid=6))
+    token = {burst.stream: burst.token for burst in bursts}
+    assert sorter.accept([token["all"], token["b"]]) == ([b"\0\x05"], [token["b"]])
+    assert sorter.accept([token["c"]]) == ([b"\0\x06"], [token["all"], token["c"]])
 
 
 def test_accepting_twice_acknowledges_once():
