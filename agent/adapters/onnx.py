@@ -6,7 +6,6 @@ a hang can only be ended where onnxruntime looks at its terminate flag, and ther
 """
 
 import contextlib
-import ctypes
 import os
 import select
 import socket
@@ -26,7 +25,7 @@ from agent.core.manifest import Manifest
 from agent.core.names import ModelRef
 from agent.core.preflight import Measures
 from agent.ports import Answer, Array, GoldenResult, TensorSpec, WorkerLostError
-from agent.worker import priority, providers
+from agent.worker import heap, priority, providers
 from agent.worker.golden import Golden, failed, outputs_of
 from agent.worker.loaded import Loaded, Spec, run_options
 from agent.worker.making import VERSION, compiled_in, register
@@ -254,7 +253,7 @@ class InlineSession:
             self._loaded = None
             del self._golden
         self._close_sockets()
-        _give_back_memory()
+        heap.give_back()
 
     def _close_sockets(self) -> None:
         self._ours.close()
@@ -291,9 +290,3 @@ def _specs(raw: Sequence[Spec]) -> Sequence[TensorSpec]:
 def _owned(array: Array) -> Array:
     """`array`, or a copy if its memory is somebody else's."""
     return array if array.flags.owndata or array.base is None else np.array(array)
-
-
-def _give_back_memory() -> None:
-    """The allocator keeps what a session gave back; a swap would cost its memory for ever."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)

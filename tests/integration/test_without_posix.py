@@ -16,8 +16,14 @@ GONE = (
 )
 # Hidden from our code only: other libraries have code of their own for each platform.
 HIDE = """
-import asyncio, builtins, os, subprocess, sys, numpy, psutil
+import asyncio, builtins, ctypes, os, subprocess, sys, numpy, psutil
 
+def of_a_file(name, *rest, **named):
+    if name is None and sys._getframe(1).f_globals["__name__"].startswith(("agent", "__main__")):
+        raise TypeError("LoadLibrary() argument 1 must be str, not None")
+    return loaded(name, *rest, **named)
+
+loaded, ctypes.CDLL = ctypes.CDLL, of_a_file
 real = builtins.__import__
 
 def ours_only(name, globals=None, *rest, **named):
@@ -92,3 +98,4 @@ def test_a_version_loads_proves_itself_and_scores_without_them(tmp_path):
 def test_the_hiding_hides():
     assert hidden("import fcntl").returncode
     assert hidden("import os; os.fork()").returncode
+    assert hidden("ctypes.CDLL(None)").returncode

@@ -1,5 +1,6 @@
 """What stays behind after many versions came and went: nothing."""
 
+import ctypes
 import gc
 import select
 import sys
@@ -19,6 +20,7 @@ from agent.ports import Engine
 from tests.world import zoo
 
 CYCLES = 100
+KEPT, KEPT_BYTES = 512, 64 * 1024  # too small to be mapped one by one
 REF = ModelRef("pump", 3, Digest(f"sha256:{'0' * 64}"))
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="counted in /proc")
 
@@ -62,6 +64,25 @@ def test_a_hundred_versions_leave_nothing_behind(engine: Engine, tmp_path: Path)
     assert after.pop("descriptors") <= before.pop("descriptors")
     assert after == before
     assert psutil.Process().memory_info().rss - rss < 16 * 2**20
+
+
+@pytest.mark.parametrize("engine", [ProcessEngine, InlineEngine])
+def test_a_version_that_goes_takes_along_what_the_allocator_keeps(engine, tmp_path: Path) -> None:
+    folder, libc = zoo.mlp(tmp_path / "m"), ctypes.CDLL(None)
+    libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+    manifest = parse((folder / "model.toml").read_bytes())
+    session = engine(sealed=False).load(REF, folder, manifest, background=False)
+    pieces = [libc.malloc(KEPT_BYTES) for _ in range(KEPT)]
+    for piece in pieces:
+        ctypes.memset(piece, 1, KEPT_BYTES)
+    for piece in pieces[:-1]:  # the last one keeps those below it from going by themselves
+        libc.free(piece)
+    try:
+        before = psutil.Process().memory_info().rss
+        session.close()
+        assert before - psutil.Process().memory_info().rss > KEPT * KEPT_BYTES / 2
+    finally:
+        libc.free(pieces[-1])
 
 
 def test_a_killed_worker_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from agent.core.manifest import Manifest
 from agent.core.names import ModelRef
 from agent.core.preflight import Measures
 from agent.ports import Answer, Array, GoldenResult, TensorSpec, WorkerLostError
+from agent.worker import heap
 from agent.worker.frames import BreachError
 
 log = structlog.get_logger(__name__)
@@ -227,6 +228,7 @@ class WorkerSession:
             self._closed = True
         self._lost = f"the session of {self.ref} is closed"
         self._child.close()
+        heap.give_back()  # of this process: a swap must not cost memory for ever
 
     def pid(self) -> int | None:
         """The process that holds the session, while it is there."""
