@@ -5,6 +5,7 @@ import gc
 import select
 import sys
 import threading
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,22 @@ def test_a_version_that_goes_takes_along_what_the_allocator_keeps(engine, tmp_pa
         assert before - psutil.Process().memory_info().rss > KEPT * KEPT_BYTES / 2
     finally:
         libc.free(pieces[-1])
+
+
+def test_what_only_reaches_itself_goes_with_a_version_and_the_lasting_is_not_looked_at(tmp_path):
+    class Ring:
+        pass
+
+    engine, folder = ProcessEngine(Limits(), sealed=False), zoo.mlp(tmp_path / "m")
+    cycle(engine, folder)
+    spared = gc.get_freeze_count()
+    assert spared > len(gc.get_objects()), "modules, functions and classes"
+    ring = Ring()
+    ring.itself, gone = ring, weakref.ref(ring)
+    del ring
+    cycle(engine, folder)
+    assert gone() is None
+    assert gc.get_freeze_count() <= spared, "what came later is looked at"
 
 
 def test_a_killed_worker_leaves_nothing_behind(tmp_path: Path) -> None:

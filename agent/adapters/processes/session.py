@@ -228,7 +228,7 @@ class WorkerSession:
             self._closed = True
         self._lost = f"the session of {self.ref} is closed"
         self._child.close()
-        heap.give_back()  # of this process: a swap must not cost memory for ever
+        heap.give_back()  # what this process held for it
 
     def pid(self) -> int | None:
         """The process that holds the session, while it is there."""
