@@ -4,17 +4,19 @@ import json
 import os
 import shutil
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from agent.adapters.files.contents import read_folder
 from agent.adapters.folder import folder_of
 from agent.adapters.web import probe
 from agent.commands.findings import Probe, document, exit_code, look, show
 from agent.commands.run import settings
 from agent.commands.saying import AsJson, usage
-from agent.config import Config
+from agent.config import Config, FactoryModel
 from agent.core.errors import RefusedError, UnavailableError
 from agent.core.trust import begin
 from agent.repository.conversation import Conversation
@@ -42,6 +44,7 @@ def check(
         ("http", lambda: probe(known.http)),
         ("providers", lambda: _providers(known)),
     ]
+    parts += [(f"model {m.name}", partial(_model, m)) for m in known.model]
     found = look(parts)
     if as_json:
         typer.echo(json.dumps(document(found), ensure_ascii=False))
@@ -114,6 +117,14 @@ def _receipts(config: Config) -> str:
 
     key = DeviceKey(Path(config.device.key_file))
     return f"signed with the {key.scheme} key {key.keyid[:8]}"
+
+
+def _model(model: FactoryModel) -> str:
+    """One that came with the device: that it is a package, not that it would pass."""
+    manifest = read_folder(Path(model.path)).manifest
+    if manifest.name != model.name:
+        raise RefusedError(f"the package in {model.path} is called {manifest.name}")
+    return f"{model.path}, on the stream {model.stream}"
 
 
 def _providers(config: Config) -> str:

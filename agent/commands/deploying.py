@@ -175,7 +175,7 @@ class _Deployment:
                 until = min(until, time.monotonic() + RECEIPT_S_MAX)
                 if self._are_complete() or time.monotonic() >= until:
                     break
-            narrator.tick()
+            narrator.tick(self._talk.away)
         return expected
 
     def _take_wish(self, topic: str, raw: bytes) -> None:

@@ -20,6 +20,7 @@ class Narrator:
         self._ref = ref
         self._as_json = as_json
         self._told: dict[str, tuple[str, str]] = {}  # by device: why, and what replaces the wish
+        self._away = ""  # why the broker cannot be heard, as last told
         self._tasks: dict[str, TaskID] = {}
         self._bars = Progress(
             TextColumn("{task.fields[device]}", markup=False),
@@ -63,8 +64,15 @@ class Narrator:
             now = Step("entered", progress.phase, chronicle.evidence(model))
             self._draw(device, progress, f"{now.words}{_because(progress)}")
 
-    def tick(self) -> None:
-        """Redraw, for the clocks."""
+    def tick(self, away: str = "") -> None:
+        """Redraw, for the clocks; `away` says why nothing can come from the broker, if so."""
+        if away != self._away:
+            self._away = away
+            words = away or "the broker is back"
+            if self._as_json:
+                self._console.out(json.dumps({"step": "broker", "words": words}), highlight=False)
+            else:
+                self._print(words)
         if self._draws:
             self._bars.refresh()
 

@@ -87,6 +87,11 @@ class Conversation:
         self._client.loop_stop()
         self._client._reset_sockets()  # noqa: SLF001  # paho leaves open what woke its thread
 
+    @property
+    def away(self) -> str:
+        """Why nothing can come now, in a sentence; empty while the broker is there."""
+        return "" if self._is_up.is_set() else f"{self._url} is away; it is tried again"
+
     # ---- what one can do -------------------------------------------------------------------------
 
     def publish(

@@ -3,6 +3,7 @@
 What is not listed here is not served; keys lie in the same folder.
 """
 
+import socket
 import threading
 import time
 from typing import Self
@@ -73,7 +74,6 @@ class WebServer:
             )
         )
         self._host, self._port = host, port
-        self._thread = threading.Thread(target=self._run, name="repo-http", daemon=True)
 
     @property
     def url(self) -> str:
@@ -83,22 +83,27 @@ class WebServer:
         return f"{scheme}://{f'[{self._host}]' if ':' in self._host else self._host}:{port}/"
 
     def __enter__(self) -> Self:
+        self._thread = threading.Thread(
+            target=self._server.run, args=([self._listener()],), name="repo-http", daemon=True
+        )
         self._thread.start()
         deadline = time.monotonic() + START_S_MAX
         while not self._server.started:
             if not self._thread.is_alive() or time.monotonic() > deadline:
-                raise UnavailableError(
-                    f"cannot listen on {self._host}:{self._port}; is the port taken?"
-                )
+                raise UnavailableError(f"nothing is served on {self._host}:{self._port}")
             time.sleep(0.01)
         return self
+
+    def _listener(self) -> socket.socket:
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        try:
+            return socket.create_server((self._host, self._port), family=family)
+        except OSError as error:
+            why = error.strerror or str(error)
+            raise UnavailableError(
+                f"cannot listen on {self._host}:{self._port} ({why}); is the port taken?"
+            ) from error
 
     def __exit__(self, *exc: object) -> None:
         self._server.should_exit = True
         self._thread.join(START_S_MAX)
-
-    def _run(self) -> None:
-        try:
-            self._server.run()
-        except SystemExit:
-            return  # uvicorn's way of saying that it could not bind; __enter__ says it better

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -196,6 +197,47 @@ def test_check_knocks_at_the_broker_as_the_agent_will(say, tmp_path, broker):
     parts = json.loads(say("check", "--json", **environ, **more)[1])["parts"]
     assert parts["broker"]["ok"] is False
     assert "/nope" in parts["broker"]["why"]
+
+
+def test_check_looks_at_the_models_that_come_with_the_device(say, tmp_path, broker, package):
+    models = [
+        {"name": "m", "stream": "s", "path": str(package)},
+        {"name": "n", "stream": "s", "path": str(package)},
+        {"name": "o", "stream": "s", "path": str(tmp_path / "nowhere")},
+    ]
+    environ = {
+        "EDGE_AGENT__MQTT__URL": broker.url,
+        "EDGE_AGENT__STORE__DIR": str(tmp_path / "store"),
+        "EDGE_AGENT__STREAM": '[{"name":"s","topic":"a"}]',
+        "EDGE_AGENT__MODEL": json.dumps(models),
+        "EDGE_AGENT__HTTP__BIND": "127.0.0.1:0",
+    }
+    code, told, _ = say("check", "--json", **environ)
+    assert code == 1
+    parts = json.loads(told)["parts"]
+    assert parts["model m"] == {"ok": True, "why": f"{package}, on the stream s"}
+    assert parts["model n"] == {"ok": False, "why": f"the package in {package} is called m"}
+    assert parts["model o"]["ok"] is False
+    assert str(tmp_path / "nowhere") in parts["model o"]["why"]
+
+
+def test_who_follows_a_wish_is_told_that_the_broker_went_away_and_came_back(say, broker, package):
+    """[control-5.7]"""
+    say("repo", "init", "r")
+    say("repo", "add", package, "--repo", "r")
+    say("repo", "publish", "--repo", "r")
+    timers = threading.Timer(3.0, broker.stop), threading.Timer(5.5, broker.start)
+    for timer in timers:
+        timer.start()
+    words = ("deploy", "m", "--device", "d", "--stream", "s", "--wait", "--timeout", "10")
+    code, _, told = say(*words, "--repo", "r", "--mqtt", broker.url)
+    for timer in timers:
+        timer.join()
+    assert code == 1
+    away, back, end = told.splitlines()
+    assert away == f"{broker.url} is away; it is tried again"
+    assert back == "the broker is back"
+    assert "has never reported" in end
 
 
 def test_a_replay_in_a_pipe_says_one_line_and_no_empty_one(say, tmp_path, broker):

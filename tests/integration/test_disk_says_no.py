@@ -259,3 +259,9 @@ def test_what_is_no_file_is_said_so_and_nothing_is_set_aside(tmp_path):
         with pytest.raises(UnavailableError, match="unable to open"):
             Database(tmp_path / "agent.db")
     assert [path.name for path in tmp_path.iterdir()] == ["agent.db"]
+
+
+def test_a_database_that_cannot_be_opened_says_what_to_set(tmp_path):
+    (tmp_path / "agent.db").mkdir()
+    with pytest.raises(UnavailableError, match=r"agent\.db cannot be opened .*; set store\.dir"):
+        Database(tmp_path / "agent.db")

@@ -115,14 +115,22 @@ def _blamed(error: sqlite3.Error, path: Path) -> Exception:
         if doubts.noted(path):
             return _DamagedError(str(error))
         doubts.note(path, f"it could not be read at a start: {error}")
+    if _code(error) in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
+        return UnavailableError(
+            f"{path} cannot be opened to be written to ({error}); set store.dir, or its rights"
+        )
     return UnavailableError(f"{path}: {error}")
+
+
+def _code(error: sqlite3.Error) -> int:
+    return int(getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)) & 0xFF
 
 
 def _is_damage(error: sqlite3.Error, path: Path) -> bool:
     """Whether it is what the file holds that is wrong; else it is weather."""
     if not isinstance(error, sqlite3.OperationalError):
         return True
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    code = _code(error)
     if code == sqlite3.SQLITE_READONLY:  # a byte of its own says so, too
         return os.access(path, os.W_OK)
     return code == sqlite3.SQLITE_ERROR  # a format or a table that is not what its version says
