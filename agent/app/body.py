@@ -23,9 +23,11 @@ from agent.runtime.certificates import Certificates
 from agent.runtime.chunked import ChunkedFetcher
 from agent.runtime.climbing import Climber
 from agent.runtime.commands import Commands
+from agent.runtime.desk import Desk
 from agent.runtime.events import Events
 from agent.runtime.freshness import Freshness
 from agent.runtime.lane import Lane
+from agent.runtime.models import Models
 from agent.runtime.proving import Prover
 from agent.runtime.reporter import Reporter
 from agent.runtime.router import Router
@@ -209,6 +211,7 @@ class Body:
                 models=models,
                 wishes=wishes,
                 lane=self.lane,
+                desk=self._desk(models),
                 link=self.link,
                 journal=self.journal,
                 clock=self.clock,
@@ -245,3 +248,8 @@ class Body:
                 await certificates.close()
             await models.close()
             await archive.close()
+
+    def _desk(self, models: Models) -> Desk:
+        desk = Desk(models, self.lane, self.clock)
+        self.faces.questions_to(desk)
+        return desk

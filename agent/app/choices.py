@@ -24,7 +24,18 @@ from agent.core.packages import Package
 from agent.core.streams import StreamSpec
 from agent.core.topics import Topics
 from agent.core.trust import Kind, UntrustedError
-from agent.ports import Clock, Faces, Fetcher, Journal, Link, Signer, Source, Store, Vault
+from agent.ports import (
+    Clock,
+    Faces,
+    Fetcher,
+    Journal,
+    Link,
+    Questions,
+    Signer,
+    Source,
+    Store,
+    Vault,
+)
 from agent.runtime.archive import Archive
 from agent.runtime.chunked import ChunkedFetcher
 from agent.runtime.intake import Intake
@@ -48,6 +59,10 @@ class LocalFaces(Faces, Protocol):
 
     def stop(self) -> None:
         """Listen no more.  Idempotent."""
+        ...
+
+    def questions_to(self, desk: Questions) -> None:
+        """From now on `desk` answers what is asked."""
         ...
 
     def source(self, stream: Stream) -> Source:

@@ -19,6 +19,15 @@ _COLUMNS = ("key", "time", "score", "label", "alarm")
 _ROWWISE = {"seq", *_COLUMNS}
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a version is asked, a value of each feature a row, and the columns that it gives."""
+
+    release: int
+    features: tuple[str, ...]
+    outputs: tuple[str, ...]  # score, label, alarm
+
+
 @dataclass(slots=True)
 class ScoreColumns:
     """Scores of n rows.

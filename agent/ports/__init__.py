@@ -4,7 +4,7 @@ Adapters translate whatever their library raises into the errors of `core.errors
 else out.  Each port has one contract suite in tests/contract, run over every implementation.
 """
 
-from agent.ports.device import Clock, Faces, Machine, Memory
+from agent.ports.device import Clock, Faces, Machine, Memory, Questions
 from agent.ports.engine import (
     Answer,
     Array,
@@ -42,6 +42,7 @@ __all__ = [
     "Notes",
     "Outbox",
     "Partial",
+    "Questions",
     "Record",
     "Ring",
     "Scored",

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from agent.core.health import HealthReport
+from agent.core.scores import Known, ScoreColumns
 
 
 class Clock(Protocol):
@@ -37,6 +38,27 @@ class Machine(Protocol):
 
     def architecture(self) -> str:
         """`x86_64`, `aarch64`, …"""
+        ...
+
+
+class Questions(Protocol):
+    """The live versions, to be asked from any event loop."""
+
+    async def known(self, model: str) -> Known:
+        """Raises RefusedError (404: no such model, 409: none is active), UnavailableError."""
+        ...
+
+    async def ask(
+        self, model: str, inputs: object, *, release: int | None = None
+    ) -> tuple[int, ScoreColumns]:
+        """What the active version says to `inputs`, {feature: [values]}, and its release.
+
+        `release`: no other is to answer.
+
+        Raises:
+            RefusedError: as `known`, or the inputs are not its features (400).
+            UnavailableError: no answer came in time.
+        """
         ...
 
 

@@ -13,15 +13,14 @@ from agent.core.rollout import ABANDONABLE, LIVE, Condemned, Forgiven, Phase
 from agent.core.topics import Topics
 from agent.core.wire import Command, answer, command_id, parse_command
 from agent.ports import Clock, Journal, Link, Message
+from agent.runtime.desk import Desk
 from agent.runtime.lane import Lane
 from agent.runtime.models import Model, Models
-from agent.runtime.questions import ask
 from agent.runtime.wishes import Wishes
 
 logger = structlog.get_logger(__name__)
 
 REMEMBERED_MAX = 256  # ids, so that a command that comes twice is done once
-ASK_S_MAX = 10.0
 RECEIPTS_TOLD_MAX = 4  # of each model where none is named: an answer must pass the broker
 
 
@@ -34,6 +33,7 @@ class Commands:
         models: Models,
         wishes: Wishes,
         lane: Lane,
+        desk: Desk,
         link: Link,
         journal: Journal,
         clock: Clock,
@@ -44,6 +44,7 @@ class Commands:
         self._models = models
         self._wishes = wishes
         self._lane = lane
+        self._desk = desk
         self._link = link
         self._journal = journal
         self._clock = clock
@@ -107,7 +108,7 @@ class Commands:
             case "pause" | "resume":
                 return await self._pause(args["stream"], paused=command.name == "pause")
             case "score":
-                return await self._score(self._model(args["model"]), args.get("inputs"))
+                return await self._score(args["model"], args.get("inputs"))
             case _:
                 return self._diagnostics(args.get("model"))
 
@@ -156,12 +157,7 @@ class Commands:
         await asyncio.wrap_future(self._lane.call(turn))
         return {"stream": stream, "paused": paused}
 
-    async def _score(self, model: Model, inputs: object) -> dict[str, Any]:
-        asked = self._lane.call(lambda: ask(model.scoring, inputs, self._clock.monotonic()))
-        future = await asyncio.wrap_future(asked)
-        try:
-            columns = await asyncio.wait_for(asyncio.wrap_future(future), ASK_S_MAX)
-        except TimeoutError as error:
-            raise UnavailableError(f"{model.name} did not answer in {ASK_S_MAX:.0f} s") from error
+    async def _score(self, model: object, inputs: object) -> dict[str, Any]:
+        _, columns = await self._desk.ask(str(model), inputs, place="score: args.inputs")
         score = [None if not np.all(np.isfinite(s)) else s for s in columns.score.tolist()]
-        return {"model": model.name, "score": score, "label": columns.label}
+        return {"model": model, "score": score, "label": columns.label}

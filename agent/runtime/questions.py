@@ -1,4 +1,4 @@
-"""A question to the live session: score these inputs now, count nothing (the command `score`)."""
+"""A question to the live session: score these inputs now, count nothing.  Lane's thread only."""
 
 from collections.abc import Mapping
 from concurrent.futures import Future
@@ -7,30 +7,49 @@ import numpy as np
 
 from agent.core.blocks import Block, Column
 from agent.core.errors import RefusedError
-from agent.core.scores import ScoreColumns
+from agent.core.scores import Known, ScoreColumns
 from agent.runtime.batches import Chunk
 from agent.runtime.scoring import Scoring
+from agent.runtime.seats import Seat
 
 ROWS_MAX = 1024
 
 
-def ask(scoring: Scoring, inputs: object, now: float) -> "Future[ScoreColumns]":
-    """Put `inputs`, {feature: [values]}, to the active version.
+def known(scoring: Scoring) -> Known:
+    """What the active version is asked and what it gives.  Raises RefusedError where none is."""
+    seat = _seat(scoring, None)
+    output = seat.manifest.output
+    given = ["score"]
+    if output.label is not None:
+        given.append("label")
+    if output.score.threshold is not None:
+        given.append("alarm")
+    return Known(seat.ref.release, seat.manifest.features.names, tuple(given))
 
-    On the lane's thread; `now` is monotonic.
+
+def ask(
+    scoring: Scoring,
+    inputs: object,
+    now: float,
+    *,
+    release: int | None = None,
+    place: str = "inputs",
+) -> "tuple[int, Future[ScoreColumns]]":
+    """Put `inputs`, {feature: [values]}, to the active version; gives its release, too.
+
+    `now` is monotonic; `release`: no other will do; `place`: what `inputs` are called to people.
 
     Each row goes through the same ranges, scaling and tensors as a reading.  A version with windows
     or state has no answer to a single row.
 
     Raises:
-        RefusedError: no version is active, or the inputs are not its features.
+        RefusedError: no version is active (409), it is another (404), or the inputs are not its
+            features.
     """
-    seat = scoring.slot.seat
-    if seat is None:
-        raise RefusedError(f"{scoring.model} has no active version", 409)
+    seat = _seat(scoring, release)
     if seat.manifest.window is not None or seat.states is not None:
         raise RefusedError(f"{scoring.model} scores windows or keeps state: it has no single rows")
-    columns = _columns(inputs, seat.manifest.features.names)
+    columns = _columns(inputs, seat.manifest.features.names, place)
     n = len(next(iter(columns.values())))
     keys, times = np.arange(n, dtype=np.int32), np.zeros(n)  # no row holds a value for the next
     block = Block(keys, times, columns, 0.0)
@@ -40,23 +59,34 @@ def ask(scoring: Scoring, inputs: object, now: float) -> "Future[ScoreColumns]":
     asked: Future[ScoreColumns] = Future()
     asked.set_running_or_notify_cancel()  # who gives up on it cannot take it from us
     scoring.put(Chunk(seat, keys, times, rows.values, 0, now, [], asked), now)
-    return asked
+    return seat.ref.release, asked
 
 
-def _columns(inputs: object, names: tuple[str, ...]) -> dict[str, Column]:
+def _seat(scoring: Scoring, release: int | None) -> Seat:
+    seat = scoring.slot.seat
+    if seat is None:
+        raise RefusedError(f"{scoring.model} has no active version", 409)
+    if release not in (None, seat.ref.release):
+        raise RefusedError(f"{scoring.model}:{release} is not active; {seat.ref} is", 404)
+    return seat
+
+
+def _columns(inputs: object, names: tuple[str, ...], place: str) -> dict[str, Column]:
     if not isinstance(inputs, Mapping):
-        raise RefusedError(f"score: args.inputs is an object of lists: {', '.join(names)}")
+        raise RefusedError(f"{place} is an object of lists: {', '.join(names)}")
     columns = {}
     for name in names:
-        values = inputs.get(name)
+        if name not in inputs:
+            raise RefusedError(f"{place} lacks {name}; the features are {', '.join(names)}")
+        values = inputs[name]
         if isinstance(values, int | float) and not isinstance(values, bool):
             values = [values]
         try:
             columns[name] = np.array(values, np.float64)
         except (TypeError, ValueError) as error:
-            raise RefusedError(f"score: args.inputs.{name} is no list of numbers") from error
+            raise RefusedError(f"{place}.{name} is no list of numbers") from error
         if columns[name].ndim != 1 or not 0 < len(columns[name]) <= ROWS_MAX:
-            raise RefusedError(f"score: args.inputs.{name} wants 1 to {ROWS_MAX} numbers")
+            raise RefusedError(f"{place}.{name} wants 1 to {ROWS_MAX} numbers")
     if len({len(column) for column in columns.values()}) != 1:
-        raise RefusedError("score: the lists of args.inputs differ in length")
+        raise RefusedError(f"the lists of {place} differ in length")
     return columns

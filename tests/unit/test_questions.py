@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from agent.core.errors import RefusedError
-from agent.runtime.questions import ROWS_MAX, ask
+from agent.core.scores import Known
+from agent.runtime.questions import ROWS_MAX, ask, known
 from agent.runtime.seats import ready
 from tests.world.river import TUMBLING_3, River, manifest, ref
 from tests.world.scripted import ScriptedSession
@@ -21,7 +22,7 @@ def river():
 
 
 def asked(river, inputs):
-    return ask(river.scoring, inputs, river.clock.monotonic())
+    return ask(river.scoring, inputs, river.clock.monotonic())[1]
 
 
 @pytest.mark.parametrize(
@@ -43,6 +44,27 @@ def test_as_many_rows_as_are_allowed_are_answered(river):
     assert answer.result().score.tolist() == list(range(ROWS_MAX))
 
 
+def test_a_version_is_known_by_its_features_and_columns(river):
+    river.swap(river.seat(3))
+    assert known(river.scoring) == Known(3, ("v",), ("score",))
+    with closing(ScriptedSession(ref(4), features=2)) as session:
+        labelled = {"score": {"tensor": "y", "threshold": 1}, "label": {"tensor": "y"}}
+        river.swap(ready(manifest(**TWO, output=labelled), session, 0.0))
+        assert known(river.scoring) == Known(4, ("v", "w"), ("score", "label", "alarm"))
+
+
+def test_another_release_than_the_active_one_is_not_asked(river):
+    river.swap(river.seat(3))
+    release, answer = ask(river.scoring, {"v": 1}, river.clock.monotonic(), release=3)
+    river.finish()
+    assert (release, answer.result().score.tolist()) == (3, [1])
+    with pytest.raises(RefusedError, match=r":2 is not active; .*:3 is") as refused:
+        ask(river.scoring, {"v": 1}, river.clock.monotonic(), release=2)
+    assert refused.value.code == 404
+    with pytest.raises(RefusedError, match="no active version"), River() as nobody:
+        known(nobody.scoring)
+
+
 def test_without_a_version_there_is_nobody_to_ask(river):
     with pytest.raises(RefusedError, match="no active version") as refused:
         asked(river, {"v": 1})
@@ -62,8 +84,8 @@ def test_a_version_that_needs_more_than_a_row_is_not_asked_for_one(river, kind):
     [
         ([1.0], "an object of lists"),
         (None, "an object of lists"),
-        ({}, "v wants"),
-        ({"v": [1.0]}, "w wants"),
+        ({}, "inputs lacks v; the features are v, w"),
+        ({"v": [1.0]}, "inputs lacks w"),
         ({"v": [], "w": []}, "wants 1 to"),
         ({"v": [1.0] * (ROWS_MAX + 1), "w": [1.0] * (ROWS_MAX + 1)}, "wants 1 to"),
         ({"v": [[1.0]], "w": [1.0]}, "wants 1 to"),

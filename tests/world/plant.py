@@ -25,6 +25,7 @@ from agent.ports import Message
 from agent.runtime.archive import Archive
 from agent.runtime.assessing import Assessor
 from agent.runtime.commands import Commands
+from agent.runtime.desk import Desk
 from agent.runtime.healing import Healer
 from agent.runtime.models import Models, World
 from agent.runtime.proving import Prover
@@ -195,6 +196,7 @@ class Plant:
             models=self.models,
             wishes=self.wishes,
             lane=self.lane,
+            desk=Desk(self.models, self.lane, self.clock),
             link=self.link,
             journal=self.journal,
             clock=self.clock,

@@ -9,7 +9,7 @@ import base64
 import binascii
 import hmac
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import structlog
@@ -23,7 +23,6 @@ HEADER_BYTES_MAX = 8 * 1024
 BODY_BYTES_MAX = 64 * 1024
 READING = ("GET", "HEAD")
 CHALLENGE = 'Bearer realm="edge-agent", Basic realm="edge-agent", charset="UTF-8"'
-POSTS = "/v1/streams/"
 OPEN_PATHS = ("/livez", "/readyz")  # for container health checks, which carry no token
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
 WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 -- recognised here, bound only by configuration
@@ -81,12 +80,13 @@ class Guards:
     """ASGI middleware, outermost."""
 
     def __init__(
-        self, app: ASGIApp, *, names: Names, token: str | None, post_bytes_max: int
+        self, app: ASGIApp, *, names: Names, token: str | None, posts: Callable[[str], int]
     ) -> None:
+        """`posts`: how many bytes may be posted to a path; 0: none may."""
         self._app = app
         self._names = names
         self._token = token.encode() if token is not None else None
-        self._post_bytes_max = post_bytes_max  # 0: nothing may be posted
+        self._posts = posts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse, or let through to the app; dress what comes back in `HEADERS`."""
@@ -115,13 +115,14 @@ class Guards:
             return say(421, "not a name of this endpoint; add it to http.hosts if it should be")
         if not _is_ours(headers, host):
             return say(403, "other sites may not ask here")
-        allowed = ("POST",) if self._post_bytes_max and path.startswith(POSTS) else READING
+        post_bytes_max = self._posts(path)
+        allowed = ("POST",) if post_bytes_max else READING
         if method not in allowed:
             return say(405, f"only {' and '.join(allowed)} here", {"allow": ", ".join(allowed)})
         size = len(scope["raw_path"]) + len(scope["query_string"])
         if size + sum(len(name) + len(value) + 4 for name, value in headers.raw) > HEADER_BYTES_MAX:
             return say(431, f"more than {HEADER_BYTES_MAX} bytes of headers")
-        limit = BODY_BYTES_MAX if method in READING else self._post_bytes_max
+        limit = BODY_BYTES_MAX if method in READING else post_bytes_max
         length = headers.get("content-length", "0")
         if not (length.isascii() and length.isdigit()) or int(length[:18]) > limit:
             return say(413, f"more than {limit} bytes")

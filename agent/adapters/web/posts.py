@@ -11,6 +11,7 @@ from starlette.routing import Route
 from agent.adapters.web.saying import say
 from agent.adapters.web.source import HttpSource
 
+POSTS = "/v1/streams/"
 WAITING_MAX = 16  # posts, over all streams: half of all connections stay free for other questions
 ACCEPT_S_MAX = 10.0
 # What a page of another site could send without asking first; none is a format of readings.
@@ -32,7 +33,7 @@ def post_route(sources: Mapping[str, HttpSource], *, accept_s_max: float = ACCEP
             return say(429, "too many readings wait; post again", {"retry-after": "1"})
         waiting += 1
         try:
-            body = await _body(request, source.body_bytes_max)
+            body = await body_of(request, source.body_bytes_max)
             if not body:
                 return say(400, "there is nothing in it")
             async with asyncio.timeout(accept_s_max):
@@ -46,10 +47,11 @@ def post_route(sources: Mapping[str, HttpSource], *, accept_s_max: float = ACCEP
             waiting -= 1
         return Response(status_code=202) if taken else say(503, "the stream has closed; post again")
 
-    return Route("/v1/streams/{name}", post, methods=["POST"])
+    return Route(f"{POSTS}{{name}}", post, methods=["POST"])
 
 
-async def _body(request: Request, bytes_max: int) -> bytes:
+async def body_of(request: Request, bytes_max: int) -> bytes:
+    """All of it; HTTPException 413 where it is more."""
     parts, size = [], 0
     async for part in request.stream():
         size += len(part)

@@ -95,7 +95,7 @@ def application(shown: Shown, backlog: Backlog, more: list[Route]) -> Starlette:
 
     async def nothing(_: Request, __: Exception) -> Response:
         return say(
-            404, "nothing is here; see /livez /readyz /metrics /state /receipts /events and /"
+            404, "nothing is here; see /livez /readyz /metrics /state /receipts /events /v2 and /"
         )
 
     pages: dict[str, Endpoint] = {

@@ -12,16 +12,18 @@ from typing import Any
 import structlog
 import uvicorn
 
+from agent.adapters.web import inference
 from agent.adapters.web.backlog import HEARTBEAT_S, Backlog
 from agent.adapters.web.door import Door
 from agent.adapters.web.guards import HEADER_BYTES_MAX, Guards, Names
-from agent.adapters.web.posts import ACCEPT_S_MAX, post_route
+from agent.adapters.web.posts import ACCEPT_S_MAX, POSTS, post_route
 from agent.adapters.web.routes import Shown, application
 from agent.adapters.web.source import BODY_BYTES_MAX as POST_BYTES_MAX
 from agent.adapters.web.source import HttpSource
 from agent.config import Http, Stream
 from agent.core.errors import RefusedError
 from agent.core.health import HealthReport
+from agent.ports import Questions
 
 KNOCKING_MAX = 512  # connections that the kernel keeps for us
 # Let in per turn of the loop: few, so that they are listened to before the next come (see door.py).
@@ -68,6 +70,7 @@ class WebFaces:
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._server: _Server | None = None
+        self._desk: Questions | None = None
         self.port = 0  # the real one, once started
 
     def source(self, stream: Stream) -> HttpSource:
@@ -85,14 +88,14 @@ class WebFaces:
         listener = listen(self._settings)
         self.port = int(listener.getsockname()[1])
         names = Names.of(self._settings.address[0], self.port, self._settings.hosts)
-        routes = (
-            [post_route(self._sources, accept_s_max=self._accept_s_max)] if self._sources else []
-        )
+        routes = inference.routes(self._shown, lambda: self._desk)
+        if self._sources:
+            routes.append(post_route(self._sources, accept_s_max=self._accept_s_max))
         app = Guards(
             application(self._shown, self._backlog, routes),
             names=names,
             token=self._token,
-            post_bytes_max=POST_BYTES_MAX if routes else 0,
+            posts=self._posts,
         )
         config = uvicorn.Config(
             app,
@@ -117,6 +120,15 @@ class WebFaces:
         )
         self._thread.start()
         log.info("web_listening", address=f"{self._settings.address[0]}:{self.port}")
+
+    def _posts(self, path: str) -> int:
+        if inference.is_question(path):
+            return inference.BYTES_MAX
+        return POST_BYTES_MAX if self._sources and path.startswith(POSTS) else 0
+
+    def questions_to(self, desk: Questions) -> None:
+        """From now on `desk` answers what is asked at /v2; from any thread."""
+        self._desk = desk
 
     def show(self, report: HealthReport) -> None:
         """See `Faces.show`."""
