@@ -50,15 +50,15 @@ def routes(shown: Shown, desk: Callable[[], Questions | None]) -> list[Route]:
         return _say({"ready": is_ready}, 200 if is_ready else 503)
 
     async def model_ready(request: Request) -> Response:
-        name = request.path_params["model"]
-        model = shown.last[0].models.get(name) if shown.last and not shown.silence() else None
+        name, silence = request.path_params["model"], shown.silence()
+        model = shown.last[0].models.get(name) if shown.last and not silence else None
         active = model.active if model is not None else None
         is_ready = active is not None and bool(active.provider)
         if is_ready and active is not None and _release(request) in (None, active.release):
             return _say({"name": name, "ready": True})
-        if model is None and not shown.silence():
+        if model is None and not silence:
             raise RefusedError(f"this device has no model {name}", 404)
-        return _say({"name": name, "ready": False, "error": "it is not loaded"}, 503)
+        return _say({"name": name, "ready": False, "error": silence or "it is not loaded"}, 503)
 
     async def model(request: Request) -> Response:
         name, release = request.path_params["model"], _release(request)
