@@ -77,7 +77,7 @@ def _columns(inputs: object, names: tuple[str, ...], place: str) -> dict[str, Co
     columns = {}
     for name in names:
         if name not in inputs:
-            raise RefusedError(f"{place} lacks {name}; the features are {', '.join(names)}")
+            raise RefusedError(f"{place}.{name} is missing; the features are {', '.join(names)}")
         values = inputs[name]
         if isinstance(values, int | float) and not isinstance(values, bool):
             values = [values]

@@ -45,7 +45,7 @@ def test_what_is_asked_is_what_the_model_says_and_is_counted_nowhere(broker, tmp
         assert np.allclose(given["score"]["data"], score.ravel(), rtol=1e-5)
         status, told = infer(site, "m", question() | {"inputs": question()["inputs"][:7]})
         assert status == 400
-        assert told["error"].startswith("inputs lacks f7; the features are f0, f1")
+        assert told["error"].startswith("inputs.f7 is missing; the features are f0, f1")
         assert site.model("m")["counts"]["in"] == 0
         site.deploy(zoo.mlp(tmp_path / "v2", name="m", bias=1.0))
         eventually(lambda: infer(site, "m", question())[1]["model_version"] == "2", 10)

@@ -84,8 +84,8 @@ def test_a_version_that_needs_more_than_a_row_is_not_asked_for_one(river, kind):
     [
         ([1.0], "an object of lists"),
         (None, "an object of lists"),
-        ({}, "inputs lacks v; the features are v, w"),
-        ({"v": [1.0]}, "inputs lacks w"),
+        ({}, "v is missing; the features are v, w"),
+        ({"v": [1.0]}, "w is missing"),
         ({"v": [], "w": []}, "wants 1 to"),
         ({"v": [1.0] * (ROWS_MAX + 1), "w": [1.0] * (ROWS_MAX + 1)}, "wants 1 to"),
         ({"v": [[1.0]], "w": [1.0]}, "wants 1 to"),
