@@ -53,7 +53,7 @@ class WebServer:
     `tls`: certificate chain and key as PEM files; devices on other machines want https.
 
     Raises on entering:
-        UnavailableError: the address cannot be bound.
+        UnavailableError: the address cannot be bound, or certificate and key are no pair.
     """
 
     def __init__(
@@ -83,6 +83,13 @@ class WebServer:
         return f"{scheme}://{f'[{self._host}]' if ':' in self._host else self._host}:{port}/"
 
     def __enter__(self) -> Self:
+        config = self._server.config
+        try:
+            config.load()
+        except OSError as error:  # ssl's own are some, too
+            pair = f"{config.ssl_certfile} and {config.ssl_keyfile}"
+            why = error.strerror or str(error)
+            raise UnavailableError(f"cannot serve https with {pair}: {why}") from error
         self._thread = threading.Thread(
             target=self._server.run, args=([self._listener()],), name="repo-http", daemon=True
         )

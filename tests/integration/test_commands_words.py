@@ -226,10 +226,10 @@ def test_who_follows_a_wish_is_told_that_the_broker_went_away_and_came_back(say,
     say("repo", "init", "r")
     say("repo", "add", package, "--repo", "r")
     say("repo", "publish", "--repo", "r")
-    timers = threading.Timer(3.0, broker.stop), threading.Timer(5.5, broker.start)
+    timers = threading.Timer(2.0, broker.stop), threading.Timer(4.0, broker.start)
     for timer in timers:
         timer.start()
-    words = ("deploy", "m", "--device", "d", "--stream", "s", "--wait", "--timeout", "10")
+    words = ("deploy", "m", "--device", "d", "--stream", "s", "--wait", "--timeout", "7")
     code, _, told = say(*words, "--repo", "r", "--mqtt", broker.url)
     for timer in timers:
         timer.join()

@@ -20,7 +20,6 @@ from agent.core.names import Digest, ModelRef
 from agent.ports import Engine
 from tests.world import zoo
 
-CYCLES = 100
 KEPT, KEPT_BYTES = 512, 64 * 1024  # too small to be mapped one by one
 REF = ModelRef("pump", 3, Digest(f"sha256:{'0' * 64}"))
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="counted in /proc")
@@ -53,13 +52,14 @@ def cycle(engine: Engine, folder: Path, *, background: bool = False) -> None:
     [ProcessEngine(Limits(), sealed=False), InlineEngine(sealed=False)],
     ids=["process", "inline"],
 )
-def test_a_hundred_versions_leave_nothing_behind(engine: Engine, tmp_path: Path) -> None:
+@pytest.mark.parametrize("cycles", [40, pytest.param(400, marks=pytest.mark.soak)])
+def test_many_versions_leave_nothing_behind(engine: Engine, tmp_path: Path, cycles: int) -> None:
     folder = zoo.mlp(tmp_path / "m")
     cycle(engine, folder)
     cycle(engine, folder)
     gc.collect()  # what other tests have left is not ours to count
     before, rss = held(), psutil.Process().memory_info().rss
-    for turn in range(CYCLES):  # at the lowest class a load takes what others leave it
+    for turn in range(cycles):  # at the lowest class a load takes what others leave it
         cycle(engine, folder, background=turn % 10 == 0)
     after = held()
     assert after.pop("descriptors") <= before.pop("descriptors")
