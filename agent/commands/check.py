@@ -74,6 +74,9 @@ def _store(folder: Path) -> str:
     except OSError as error:
         why = f"cannot write to {there}: {error.strerror}; set store.dir or its rights"
         raise UnavailableError(why) from error
+    database = folder / "agent.db"
+    if database.exists() and not (database.is_file() and os.access(database, os.W_OK)):
+        raise UnavailableError(f"{database} is no file that can be written to")
     if free < ROOM_BYTES_LEAST:
         raise UnavailableError(f"{there} has {free / 2**20:.0f} MB free; at least 64 are needed")
     return f"{folder}, {free / 2**30:.1f} GB free"
@@ -121,6 +124,8 @@ def _receipts(config: Config) -> str:
 
 def _model(model: FactoryModel) -> str:
     """One that came with the device: that it is a package, not that it would pass."""
+    if not Path(model.path).is_dir():
+        raise UnavailableError(f"there is no folder {model.path}")
     manifest = read_folder(Path(model.path)).manifest
     if manifest.name != model.name:
         raise RefusedError(f"the package in {model.path} is called {manifest.name}")

@@ -240,8 +240,8 @@ def serve(
     http: Annotated[
         str, typer.Option("--http", help="Also serve the files here.", metavar="HOST:PORT")
     ] = "",
-    cert: Annotated[str, typer.Option("--cert", help="PEM chain: serve https.")] = "",
-    key: Annotated[str, typer.Option("--key", help="PEM key of --cert.")] = "",
+    cert: Annotated[str | None, typer.Option("--cert", help="PEM chain: serve https.")] = None,
+    key: Annotated[str | None, typer.Option("--key", help="PEM key of --cert.")] = None,
 ) -> None:
     """Answer chunk requests over MQTT, and ranged GETs over HTTP, until Ctrl-C.
 
@@ -251,7 +251,7 @@ def serve(
         with usage():
             where = repository_of(repo)
             address = address_of(http)
-            if bool(cert) != bool(key):
+            if bool(cert) != bool(key) or "" in (cert, key):  # of an unset variable: no plain http
                 raise RefusedError("--cert and --key go together")
             over_mqtt = bool(mqtt or f"{ENV_PREFIX}MQTT__URL" in os.environ or not http)
             settings = dial.settings(mqtt, root, os.environ) if over_mqtt else None
@@ -264,7 +264,7 @@ def serve(
                 stack.enter_context(ChunkServer(there, settings))
                 typer.echo(f"serving chunks on {dial.url_of(settings)}, {settings.root}/repo/get/+")
             if address is not None:
-                tls = (cert, key) if cert else None
+                tls = (cert, key) if cert and key else None
                 typer.echo(
                     f"serving {stack.enter_context(WebServer(there, *address, tls=tls)).url}"
                 )

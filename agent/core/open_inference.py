@@ -38,7 +38,6 @@ _DTYPES = {
     "FP64": "<f8",
 }
 _DATATYPES = {"float32": "FP32", "float64": "FP64"}
-_GIVEN = {"score": "FP32", "label": "BYTES", "alarm": "BOOL"}
 
 Inputs = Mapping[str, NDArray[np.float64]]
 
@@ -102,13 +101,16 @@ def answer(model: str, release: int, asked: Asked, columns: ScoreColumns) -> dic
 
 def metadata(model: str, known: Known) -> dict[str, Any]:
     """What the version wants and gives; -1 is any number of rows."""
+    kinds = {"score": _DATATYPES[known.dtype], "label": "BYTES", "alarm": "BOOL"}
+    shapes = {"score": [-1] if known.width == 1 else [-1, known.width]}
     return {
         "name": model,
         "versions": [str(known.release)],
         "platform": PLATFORM,
         "inputs": [{"name": name, "datatype": "FP64", "shape": [-1]} for name in known.features],
         "outputs": [
-            {"name": name, "datatype": _GIVEN[name], "shape": [-1]} for name in known.outputs
+            {"name": name, "datatype": kinds[name], "shape": shapes.get(name, [-1])}
+            for name in known.outputs
         ],
     }
 
@@ -132,32 +134,46 @@ def _column(tensor: Mapping[str, Any], rest: memoryview) -> tuple[NDArray[np.flo
     if not isinstance(datatype, str) or datatype not in _DTYPES:
         known = ", ".join(_DTYPES)
         raise RefusedError(f"{WHAT}: {name} is of no datatype that a feature may have: {known}")
+    dtype = np.dtype(_DTYPES[datatype])
     parameters = tensor.get("parameters")
     size = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
     if size is None:
         values = _numbers(name, tensor.get("data"))
+        if not _are(values, dtype):
+            raise RefusedError(f"{WHAT}: {name} has a number that is no {datatype}")
     else:
-        dtype = np.dtype(_DTYPES[datatype])
-        if not isinstance(size, int) or not 0 <= size <= len(rest) or size % dtype.itemsize:
+        if type(size) is not int or not 0 <= size <= len(rest) or size % dtype.itemsize:
             raise RefusedError(f"{WHAT}: {name} has no {size} bytes of {datatype} behind it")
         values = np.frombuffer(rest[:size], dtype).astype(np.float64)
         rest = rest[size:]
-    if shape not in ([len(values)], [len(values), 1]):
+    n = len(values)
+    whole = isinstance(shape, list) and all(type(axis) is int for axis in shape)
+    if not whole or shape not in ([n], [n, 1]):
         raise RefusedError(
-            f"{WHAT}: {name} has {len(values)} numbers and the shape {shape}; a feature has [n]"
+            f"{WHAT}: {name} has {n} numbers and the shape {shape}; a feature has [n]"
         )
     return values, rest
+
+
+def _are(values: NDArray[np.float64], dtype: np.dtype[Any]) -> bool:
+    """Whether `dtype` can say them; rounding is what floats are for."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        said = values.astype(dtype).astype(np.float64)
+    if dtype.kind == "f":
+        return bool(np.array_equal(np.isfinite(said), np.isfinite(values)))
+    return bool(np.array_equal(said, values))
 
 
 def _numbers(name: str, data: object) -> NDArray[np.float64]:
     """A flat list, or one of lists of one; null is a value that is missing."""
     rows = data if isinstance(data, list) else [data]
-    flat = [value for row in rows for value in (row if isinstance(row, list) else (row,))]
+    if any(isinstance(row, list) for row in rows):
+        rows = [row[0] if isinstance(row, list) and len(row) == 1 else row for row in rows]
     if not isinstance(data, list) or not all(
-        value is None or isinstance(value, int | float) for value in flat
+        value is None or isinstance(value, int | float) for value in rows
     ):
         raise RefusedError(f"{WHAT}: the data of {name} are no list of numbers")
     try:
-        return np.array(flat, np.float64)
+        return np.array(rows, np.float64)
     except OverflowError as error:
         raise RefusedError(f"{WHAT}: a number of {name} is too large") from error

@@ -26,6 +26,8 @@ class Known:
     release: int
     features: tuple[str, ...]
     outputs: tuple[str, ...]  # score, label, alarm
+    dtype: str = "float32"  # of the score, or float64
+    width: int = 1  # of the score; -1: it is not known
 
 
 @dataclass(slots=True)

@@ -85,7 +85,7 @@ class Assembler:
     def assemble(self, values: Array, states: Mapping[str, Array] | None) -> list[Array]:
         """The inputs for `values`, [n, features] or [n, window, features], C-contiguous.
 
-        A model of fixed rows gets its last row repeated until it has enough.
+        As many rows as there are: who runs a model of fixed rows cuts and fills up.
         """
         arrays = []
         for name in self._order:
@@ -97,10 +97,6 @@ class Assembler:
             part = values if join.features is None else values[..., join.features]
             if join.swap:
                 part = part.swapaxes(1, 2)
-            if self.rows_fixed is not None and len(part) < self.rows_fixed:
-                part = np.pad(
-                    part, [(0, self.rows_fixed - len(part))] + [(0, 0)] * (part.ndim - 1), "edge"
-                )
             part = np.ascontiguousarray(cast(part, join.dtype))
             arrays.append(part.reshape(len(part), *join.tail))
         return arrays

@@ -1,5 +1,6 @@
 """A question to the live session: score these inputs now, count nothing.  Lane's thread only."""
 
+import math
 from collections.abc import Mapping
 from concurrent.futures import Future
 
@@ -24,7 +25,12 @@ def known(scoring: Scoring) -> Known:
         given.append("label")
     if output.score.threshold is not None:
         given.append("alarm")
-    return Known(seat.ref.release, seat.manifest.features.names, tuple(given))
+    tensor = next(one for one in seat.session.outputs if one.name == output.score.tensor)
+    dtype = "float32" if tensor.dtype in ("float32", "float16") else "float64"
+    axes = tensor.shape[1:] if output.score.column is None else ()
+    sizes = [axis for axis in axes if isinstance(axis, int)]
+    width = math.prod(sizes) if len(sizes) == len(axes) else -1
+    return Known(seat.ref.release, seat.manifest.features.names, tuple(given), dtype, width)
 
 
 def ask(

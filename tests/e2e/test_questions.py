@@ -59,3 +59,18 @@ def test_a_model_that_keeps_state_has_no_answer_to_a_row(broker, tmp_path):
         status, told = infer(site, "m", question())
         assert status == 400
         assert "it has no single rows" in told["error"]
+
+
+def test_a_model_of_fixed_rows_answers_fewer_and_more(broker, tmp_path):
+    """[http-8.3] Readings and questions alike."""
+    with Site(broker, tmp_path) as site:
+        site.start()
+        site.deploy(zoo.mlp(tmp_path / "v1", name="m", batch=3))
+        for rows in (1, 2, 3, 5):
+            status, told = infer(site, "m", question(ROWS[:rows]))
+            assert status == 200, told
+            assert told["outputs"][0]["shape"] == [rows]
+        reading = {"ts": 1_700_000_000, **{f"f{i}": 0.5 for i in range(8)}}
+        site.readings([reading, reading | {"ts": 1_700_000_001}])
+        site.scored("m", 2)
+        assert site.model("m")["counts"]["rejected"] == {}

@@ -337,6 +337,7 @@ def test_serve_says_in_one_sentence_why_it_cannot(cli, repo, free_port):
     assert "no broker is named" in cli("serve", code=2)
     assert "no address" in cli("serve", "--http", "here", code=2)
     assert "go together" in cli("serve", "--http", ":0", "--cert", "x", code=2)
+    assert "go together" in cli("serve", "--http", ":0", "--cert", "", "--key", "", code=2)
     https = ("serve", "--http", ":0", "--key", "r/root.json", "--cert")
     assert cli(*https, "x", code=1).startswith("edge-agent: cannot serve https with x and r/root")
     assert "cannot serve https" in cli(*https, "r/root.json", code=1)

@@ -172,8 +172,18 @@ def test_questions_have_limits(faces, clerk):
         clerk.waits.set()
         assert {one.result(20)[0] for one in asked} == {200}
     assert ask(faces.port, "/v2/models/m/infer", JSON, method="POST", body=b"x" * 3).status == 400
+    assert infer(faces, ONE, **{"Content-Encoding": "gzip"})[0] == 415
+
+
+def test_what_is_refused_before_it_is_read_is_an_error_of_the_protocol_too(faces):
+    """[http-8.4]"""
     too_long = JSON | {"Content-Length": str(BYTES_MAX + 1)}
-    assert ask(faces.port, "/v2/models/m/infer", too_long, method="POST").status == 413
+    heard = ask(faces.port, "/v2/models/m/infer", too_long, method="POST")
+    assert (heard.status, "bytes" in json.loads(heard.text)["error"]) == (413, True)
+    assert get(faces, "/v2/models/m/infer") == (405, {"error": "only POST here"})
+    status, told = get(faces, "/v2/models/m/config")
+    assert (status, told["error"].startswith("nothing is here")) == (404, True)
+    assert ask(faces.port, "/nothing").headers["content-type"].startswith("text/plain")
 
 
 def test_no_page_of_another_site_asks_and_nothing_else_is_posted_to(faces):
@@ -199,7 +209,9 @@ def test_where_there_is_a_token_questions_want_it(clerk):
     try:
         faces.questions_to(clerk)
         faces.show(HealthReport("d", ready=True))
-        assert ask(faces.port, "/v2/health/ready").status == 401
+        assert ask(faces.port, "/v2/health/live").status == 200, "as /livez"
+        assert ask(faces.port, "/v2/health/ready").status == 200
+        assert "bearer token" in get(faces, "/v2/models/m")[1]["error"]
         body = json.dumps(ONE).encode()
         path = "/v2/models/m/infer"
         assert ask(faces.port, path, JSON, method="POST", body=body).status == 401

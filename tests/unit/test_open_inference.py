@@ -84,6 +84,15 @@ def test_bytes_say_what_numbers_say(kind, values, more):
         (said(tensor([1, 2], shape=[1, 2])), "has 2 numbers and the shape"),
         (said(tensor([1], shape=None) | {"shape": "1"}), "has 1 numbers and the shape"),
         (said(tensor([10**400])), "digits"),
+        (said(tensor([5], datatype="BOOL")), "a number that is no BOOL"),
+        (said(tensor([-1], datatype="UINT8")), "a number that is no UINT8"),
+        (said(tensor([1.5], datatype="INT32")), "a number that is no INT32"),
+        (said(tensor([None], datatype="INT64")), "a number that is no INT64"),
+        (said(tensor([1e6], datatype="FP16")), "a number that is no FP16"),
+        (said(tensor([[1, 2]], shape=[2])), "no list of numbers"),
+        (said(tensor([[1], [], [2, 3]], shape=[3])), "no list of numbers"),
+        (said(tensor([1], shape=[True])), "has 1 numbers and the shape"),
+        (said(tensor([1], shape=[1.0])), "has 1 numbers and the shape"),
         (said(tensor([1]), outputs=["score"]), "outputs is a list of objects"),
         (said(tensor([1], parameters={"binary_data_size": 8})), "has no 8 bytes of FP64"),
     ],
@@ -94,7 +103,7 @@ def test_what_is_no_request_is_refused_with_the_reason(body, why):
         read_request(body)
 
 
-@pytest.mark.parametrize("size", [-1, 7, 17, "8", None])
+@pytest.mark.parametrize("size", [-1, 7, 17, "8", True, None])
 def test_tensors_are_as_long_as_they_are_said_to_be(size):
     """[http-8.4]"""
     head = said(
@@ -154,6 +163,8 @@ def test_scores_of_several_columns_keep_their_shape():
 
 def test_metadata_names_each_feature_and_each_column():
     """[http-8.2]"""
+    (score,) = metadata("m", Known(1, ("v",), ("score",), "float64", 3))["outputs"]
+    assert score == {"name": "score", "datatype": "FP64", "shape": [-1, 3]}
     told = metadata("m", Known(3, ("v", "w"), ("score", "label")))
     assert told == {
         "name": "m",

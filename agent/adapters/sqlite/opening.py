@@ -115,7 +115,8 @@ def _blamed(error: sqlite3.Error, path: Path) -> Exception:
         if doubts.noted(path):
             return _DamagedError(str(error))
         doubts.note(path, f"it could not be read at a start: {error}")
-    if _code(error) in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
+    shut = not all(os.access(one, os.W_OK) for one in (path.parent, path) if one.exists())
+    if shut or _code(error) in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
         return UnavailableError(
             f"{path} cannot be opened to be written to ({error}); set store.dir, or its rights"
         )

@@ -17,13 +17,14 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from agent.adapters.web.saying import say
+from agent.adapters.web.saying import refuse, say
 
 HEADER_BYTES_MAX = 8 * 1024
 BODY_BYTES_MAX = 64 * 1024
 READING = ("GET", "HEAD")
 CHALLENGE = 'Bearer realm="edge-agent", Basic realm="edge-agent", charset="UTF-8"'
-OPEN_PATHS = ("/livez", "/readyz")  # for container health checks, which carry no token
+# For container health checks, which carry no token.
+OPEN_PATHS = ("/livez", "/readyz", "/v2/health/live", "/v2/health/ready")
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
 WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 -- recognised here, bound only by configuration
 
@@ -118,17 +119,19 @@ class Guards:
         post_bytes_max = self._posts(path)
         allowed = ("POST",) if post_bytes_max else READING
         if method not in allowed:
-            return say(405, f"only {' and '.join(allowed)} here", {"allow": ", ".join(allowed)})
+            return refuse(
+                path, 405, f"only {' and '.join(allowed)} here", {"allow": ", ".join(allowed)}
+            )
         size = len(scope["raw_path"]) + len(scope["query_string"])
         if size + sum(len(name) + len(value) + 4 for name, value in headers.raw) > HEADER_BYTES_MAX:
-            return say(431, f"more than {HEADER_BYTES_MAX} bytes of headers")
+            return refuse(path, 431, f"more than {HEADER_BYTES_MAX} bytes of headers")
         limit = BODY_BYTES_MAX if method in READING else post_bytes_max
         length = headers.get("content-length", "0")
         if not (length.isascii() and length.isdigit()) or int(length[:18]) > limit:
-            return say(413, f"more than {limit} bytes")
+            return refuse(path, 413, f"more than {limit} bytes")
         if self._token is not None and path not in OPEN_PATHS and not self._knows(headers, method):
             sentence = "the bearer token is wanted (http.token_file)"
-            return say(401, sentence, {"www-authenticate": CHALLENGE})
+            return refuse(path, 401, sentence, {"www-authenticate": CHALLENGE})
         return None
 
     def _knows(self, headers: Headers, method: str) -> bool:

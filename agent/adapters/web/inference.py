@@ -72,6 +72,8 @@ def routes(shown: Shown, desk: Callable[[], Questions | None]) -> list[Route]:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind and kind in FORM_TYPES:  # none is what Triton's client sends; nothing is changed
             return _wrong("say what it is, as in content-type: application/json", 415)
+        if (packed := request.headers.get("content-encoding", "identity")) != "identity":
+            return _wrong(f"a body in {packed} is not taken; send it as it is", 415)
         if waiting >= WAITING_MAX:
             return _wrong("too many questions wait; ask again", 429)
         waiting += 1

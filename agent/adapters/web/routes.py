@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from agent.adapters.web import metrics
 from agent.adapters.web.backlog import LISTENERS_MAX, Backlog
-from agent.adapters.web.saying import encode, say
+from agent.adapters.web.saying import encode, refuse, say
 from agent.core.health import HealthReport
 
 LINE_MAX = 1000
@@ -93,10 +93,9 @@ def application(shown: Shown, backlog: Backlog, more: list[Route]) -> Starlette:
             return Response(media_type="text/event-stream")
         return _Events(backlog, request.headers.get("last-event-id", ""))
 
-    async def nothing(_: Request, __: Exception) -> Response:
-        return say(
-            404, "nothing is here; see /livez /readyz /metrics /state /receipts /events /v2 and /"
-        )
+    async def nothing(request: Request, _: Exception) -> Response:
+        pages = "/livez /readyz /metrics /state /receipts /events /v2 and /"
+        return refuse(request.url.path, 404, f"nothing is here; see {pages}")
 
     pages: dict[str, Endpoint] = {
         "/livez": livez,

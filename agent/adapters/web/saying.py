@@ -13,6 +13,13 @@ def say(status: int, sentence: str, headers: dict[str, str] | None = None) -> Re
     return Response(body, status, headers, "text/plain")
 
 
+def refuse(path: str, status: int, why: str, headers: dict[str, str] | None = None) -> Response:
+    """`why` as a line of text; under /v2 as the Open Inference Protocol has its errors."""
+    if not path.startswith("/v2"):
+        return say(status, why, headers)
+    return Response(encode({"error": why}), status, headers, "application/json")
+
+
 def encode(document: dict[str, Any]) -> bytes:
     """`document` as JSON; numbers that JSON lacks become null, what it does not know its text."""
     try:
