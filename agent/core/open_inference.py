@@ -83,10 +83,11 @@ def answer(model: str, release: int, asked: Asked, columns: ScoreColumns) -> dic
     Raises:
         RefusedError: an output is wanted that this version does not give.
     """
-    rows = columns.score.reshape(len(columns.score), -1)
-    flat = [value if np.isfinite(value) else None for value in rows.ravel().tolist()]
-    datatype = _DATATYPES[columns.score.dtype.name]
-    given = {"score": _tensor("score", datatype, list(columns.score.shape), flat)}
+    score = columns.score
+    numbers = score.astype(object)
+    numbers[~np.isfinite(score)] = None
+    datatype = _DATATYPES[score.dtype.name]
+    given = {"score": _tensor("score", datatype, list(score.shape), numbers.ravel().tolist())}
     for name, kind, values in (("label", "BYTES", columns.label), ("alarm", "BOOL", columns.alarm)):
         if values is not None:
             given[name] = _tensor(name, kind, [len(values)], values)

@@ -48,18 +48,11 @@ class _Join:
 class Assembler:
     """Makes the inputs of one model, in its order.
 
-    dtype       the narrowest float that holds every input exactly: what windows may be kept in
-    rows_fixed  rows the model takes at a time, neither more nor less; None: any number
+    dtype  the narrowest float that holds every input exactly: what windows may be kept in
     """
 
-    def __init__(
-        self, manifest: Manifest, inputs: Sequence[TensorSpecLike], *, fixed_rows: bool = False
-    ) -> None:
-        """With `fixed_rows` the caller heeds `rows_fixed`; else such a model is refused.
-
-        Raises:
-            UnfitError: manifest and inputs cannot be joined; the text says which and why.
-        """
+    def __init__(self, manifest: Manifest, inputs: Sequence[TensorSpecLike]) -> None:
+        """Raises UnfitError: manifest and inputs cannot be joined; the text says which and why."""
         names = manifest.features.names
         length = None if manifest.window is None else manifest.window.length
         data = [spec for spec in inputs if spec.name not in manifest.state]
@@ -73,14 +66,9 @@ class Assembler:
             for spec in data
         }
         _check_dtypes(manifest, data)
+        _check_rows(data)
         exact = all(spec.dtype in _FLOAT32_EXACT for spec in data)
         self.dtype: type[np.floating] = np.float32 if exact else np.float64
-        self.rows_fixed = _rows_fixed(data)
-        if self.rows_fixed is not None and not fixed_rows:
-            raise UnfitError(
-                f"the model takes exactly {self.rows_fixed} row(s) at a time; export it with a "
-                "batch dimension of any size (dynamic axes)"
-            )
 
     def assemble(self, values: Array, states: Mapping[str, Array] | None) -> list[Array]:
         """The inputs for `values`, [n, features] or [n, window, features], C-contiguous.
@@ -185,11 +173,9 @@ def _check_dtypes(manifest: Manifest, data: Sequence[TensorSpecLike]) -> None:
             )
 
 
-def _rows_fixed(data: Sequence[TensorSpecLike]) -> int | None:
-    fixed = {dim for spec in data if isinstance(dim := spec.shape[0], int)}
-    if len(fixed) > 1:
+def _check_rows(data: Sequence[TensorSpecLike]) -> None:
+    if len({dim for spec in data if isinstance(dim := spec.shape[0], int)}) > 1:
         raise UnfitError("the model's inputs want different numbers of rows at a time")
-    return fixed.pop() if fixed else None
 
 
 def _listed(names: object) -> str:

@@ -99,7 +99,7 @@ def ready(manifest: Manifest, session: Session, late_s: float) -> Seat:
     states = None
     if manifest.state:
         states = States(manifest.state, session.inputs, session.outputs)
-    assembler = Assembler(manifest, session.inputs, fixed_rows=True)  # the session cuts and pads
+    assembler = Assembler(manifest, session.inputs)
     features = len(manifest.features.names)
     return Seat(
         manifest=manifest,

@@ -199,7 +199,7 @@ def test_check_knocks_at_the_broker_as_the_agent_will(say, tmp_path, broker):
     assert "/nope" in parts["broker"]["why"]
 
 
-def test_check_looks_at_the_models_that_come_with_the_device(say, tmp_path, broker, package):
+def test_check_looks_at_the_store_and_at_models_of_the_device(say, tmp_path, broker, package):
     models = [
         {"name": "m", "stream": "s", "path": str(package)},
         {"name": "n", "stream": "s", "path": str(package)},
@@ -212,9 +212,11 @@ def test_check_looks_at_the_models_that_come_with_the_device(say, tmp_path, brok
         "EDGE_AGENT__MODEL": json.dumps(models),
         "EDGE_AGENT__HTTP__BIND": "127.0.0.1:0",
     }
+    (tmp_path / "store" / "agent.db").mkdir(parents=True)
     code, told, _ = say("check", "--json", **environ)
     assert code == 1
     parts = json.loads(told)["parts"]
+    assert "agent.db is no file that can be written to" in parts["store"]["why"]
     assert parts["model m"] == {"ok": True, "why": f"{package}, on the stream s"}
     assert parts["model n"] == {"ok": False, "why": f"the package in {package} is called m"}
     assert parts["model o"] == {"ok": False, "why": f"there is no folder {tmp_path / 'nowhere'}"}

@@ -215,6 +215,9 @@ def test_where_there_is_a_token_questions_want_it(clerk):
         body = json.dumps(ONE).encode()
         path = "/v2/models/m/infer"
         assert ask(faces.port, path, JSON, method="POST", body=body).status == 401
+        basic = JSON | {"Authorization": "Basic OmEtdG9rZW4tb2Ytc29tZS1sZW5ndGg="}
+        assert ask(faces.port, path, basic, method="POST", body=body).status == 401
+        assert ask(faces.port, "/v2", basic).status == 200, "for reading it will do"
         known = JSON | {"Authorization": "Bearer a-token-of-some-length"}
         assert ask(faces.port, path, known, method="POST", body=body).status == 200
     finally:

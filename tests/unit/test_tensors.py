@@ -94,7 +94,6 @@ def test_layout_columns_is_one_tensor_for_each_feature():
         ({"state": {"h": "h2"}}, [spec(None, 2)], r"\[state\] speaks of h"),
         ({}, [spec(None, 2, dtype="str")], "numbers"),
         ({}, [spec(None, 2, dtype="no-such")], "numbers"),
-        ({}, [spec(1, 2)], "dynamic axes"),
     ],
 )
 def test_what_cannot_be_joined_is_said(more, inputs, why):
@@ -111,9 +110,8 @@ def test_states_stand_at_their_place_among_the_inputs():
 
 
 def test_a_model_of_fixed_rows_is_filled_up_by_who_runs_it():
-    assembler = Assembler(manifest(), [spec(6, 2)], fixed_rows=True)
+    assembler = Assembler(manifest(), [spec(6, 2)])
     (x,) = assembler.assemble(FLAT, None)
-    assert assembler.rows_fixed == 6
     assert x.tolist() == FLAT.tolist(), "else nobody knew which rows of its answer count"
 
 
